@@ -1,0 +1,2 @@
+//! The cachetag PostgreSQL extension.
+pgrx::pg_module_magic!(name, version);

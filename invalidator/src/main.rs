@@ -1,0 +1,2 @@
+//! cachetag
+fn main() {}
