@@ -1,0 +1,41 @@
+//! The harness itself: what the other tests stand on.
+
+use std::time::Instant;
+
+use cachetag_tests::{Stack, StackOptions};
+
+#[tokio::test]
+async fn a_stack_starts_and_leaves_nothing() {
+    // The first one on a machine makes the template.
+    drop(Stack::start(StackOptions::servers_only()).await);
+    let started = Instant::now();
+    let stack = Stack::start(StackOptions::servers_only().schema("CREATE TABLE t AS SELECT 1 AS i")).await;
+    println!("up in {} ms", started.elapsed().as_millis());
+    assert_eq!(stack.rows("SELECT i, NULL FROM t").await, [[Some("1".to_owned()), None]]);
+    assert_eq!(stack.value("SHOW max_prepared_transactions").await, "20");
+    let before = stack.flushed().await;
+    assert!(stack.commit("INSERT INTO t VALUES (2)").await > before);
+    assert!(stack.cache().await.state().await.expect("Redis answers").is_empty());
+
+    let (folder, ports) = (stack.folder().to_path_buf(), [stack.postgres.port(), stack.redis.port()]);
+    drop(stack);
+    assert!(!folder.exists());
+    for port in ports {
+        assert!(std::net::TcpStream::connect(("127.0.0.1", port)).is_err(), "somebody listens on {port}");
+    }
+}
+
+#[tokio::test]
+async fn servers_survive_what_tests_do_to_them() {
+    let mut stack = Stack::start(StackOptions::servers_only().setting("work_mem", "5MB")).await;
+    stack.sql("CREATE TABLE t (i int)").await;
+    stack.postgres.kill().await;
+    stack.postgres.start_again().await.expect("recovers");
+    assert_eq!(stack.value("SELECT count(*) FROM t").await, "0");
+    assert_eq!(stack.value("SHOW work_mem").await, "5MB");
+    let url = stack.redis_url();
+    stack.redis.kill().await;
+    stack.redis.start_again().await.expect("starts");
+    assert_eq!(stack.redis_url(), url);
+    assert!(stack.cache().await.state().await.expect("Redis answers").is_empty());
+}
