@@ -30,6 +30,7 @@ local VERSION = '0.1.0'
 
 local LSN_MAX = '18446744073709551615'   -- 2^64 - 1, also the largest sequence number of a stream id
 local MS_MAX = 1000000000000             -- 31 years: any longer time is a unit error
+local TIME_MAX = 10000000000000          -- ms since 1970: the year 2286, when epochs end too
 local TAG_BYTES = 512
 local ENTRY_TAGS = 4096                  -- tags of one entry; beyond it a family tag is the right tool
 local LEASE_MS = 10000
@@ -42,10 +43,19 @@ local CHUNK = 2000                       -- arguments of one MGET: Lua's stack h
 local TAG_GRACE_MS = 60000               -- a tag outlives its entries at least by this, so that a refill finds it registered
 local EARLY_REACH = 36.1                 -- -ln(2^-52), rounded up: no draw of XFetch reaches further
 
-local call, pcall_redis, sha1hex = redis.call, redis.pcall, redis.sha1hex
-local byte, find, format, match, sub, upper = string.byte, string.find, string.format, string.match, string.sub, string.upper
-local floor, log, max, min = math.floor, math.log, math.max, math.min
-local concat, unpack, tonumber, type = table.concat, unpack, tonumber, type
+-- The API and Lua's libraries, as locals. Redis hides them while a library loads: the first call binds them.
+local call, pcall_redis, sha1hex, error_reply
+local byte, find, format, match, sub, upper, char, rep, gsub
+local floor, log, exp, max, min
+local concat
+
+local function bind()
+  call, pcall_redis, sha1hex, error_reply = redis.call, redis.pcall, redis.sha1hex, redis.error_reply
+  byte, find, format, match, sub, upper = string.byte, string.find, string.format, string.match, string.sub, string.upper
+  char, rep, gsub = string.char, string.rep, string.gsub
+  floor, log, exp, max, min = math.floor, math.log, math.exp, math.max, math.min
+  concat = table.concat
+end
 
 ---------------------------------------------------------------------------------------------------------------------------------------
 -- Arguments
@@ -57,14 +67,14 @@ end
 
 -- Foreign text in a message: short, printable, quoted.
 local function shown(text)
-  local short = sub(text, 1, 80):gsub('[%z\1-\31\127-\255]', '?')
+  local short = gsub(sub(text, 1, 80), '[%z\1-\31\127-\255]', '?')
   return '"' .. short .. (#text > 80 and '…"' or '"')
 end
 
-local function natural(argument, text, least, unit)
-  local number = text and #text <= 13 and find(text, '^%d+$') and tonumber(text)
-  if not number or number < least or number > MS_MAX then
-    fail(argument, format('expected %s, an integer from %d to %.0f, got %s', unit, least, MS_MAX, text and shown(text) or 'nothing'))
+local function natural(argument, text, least, unit, most)
+  local number = text and #text <= 14 and find(text, '^%d+$') and tonumber(text)
+  if not number or number < least or number > (most or MS_MAX) then
+    fail(argument, format('expected %s, an integer from %d to %.0f, got %s', unit, least, most or MS_MAX, text and shown(text) or 'nothing'))
   end
   return number
 end
@@ -93,7 +103,7 @@ local function lsn_digits(text)
     return format('%010.0f%010.0f', floor(a / 100000) + floor(b / 10000000000), b % 10000000000)
   end
   if not find(text, '^%d+$') or #text > 20 then return nil end
-  local digits = ('0'):rep(20 - #text) .. text
+  local digits = rep('0', 20 - #text) .. text
   return digits <= LSN_MAX and digits or nil
 end
 
@@ -138,7 +148,7 @@ local function tag_problem(tag)
     local hex = match(body, '^[0-9A-F][0-9A-F]', i + 1)
     if not hex then return '"%" without two upper-case hexadecimal digits' end
     local code = tonumber(hex, 16)
-    if not (code <= 32 or code == 127 or find(':%*{}', string.char(code), 1, true)) then
+    if not (code <= 32 or code == 127 or find(':%*{}', char(code), 1, true)) then
       return format('%%%s encodes a byte that stands for itself', hex)
     end
     i = find(body, '%', i + 3, true)
@@ -338,7 +348,7 @@ end
 local function is_early(e, now, o, key, time)
   local reach = (tonumber(e[7]) or 0) * o.beta
   if reach <= 0 then return false end
-  local due = min(tonumber(e[5]), tonumber(e[6] or nil) or MS_MAX * 10)
+  local due = min(tonumber(e[5]), tonumber(e[6] or nil) or TIME_MAX * 2)
   if due - now > reach * EARLY_REACH then return false end
   local u = (tonumber(sub(random_hex(key, time), 1, 13), 16) + 1) / 4503599627370496
   return now - reach * log(u) >= due
@@ -663,7 +673,7 @@ local function cachetag_explain(keys, args)
   local lag, max_lag = ms(fresh_at and now - fresh_at), ms(o.max_lag or tonumber(s[5] or nil))
   local early = 0
   if verdict == 'hit' and not o.no_lease and cost and cost * o.beta > 0 then
-    early = math.exp(-max(0, min(expires_at, fresh_until or expires_at) - now) / (cost * o.beta))
+    early = exp(-max(0, min(expires_at, fresh_until or expires_at) - now) / (cost * o.beta))
   end
   local reason = 'every tag is registered and none was bumped after as_of'
   if cause then
@@ -936,7 +946,7 @@ local function cachetag_advance(keys, args)
     if sub(watermark, 1, 10) ~= sub(to, 1, 10) then fail('watermark', 'epoch differs from that of to') end
     if watermark > to then fail('watermark', watermark .. ' is above to ' .. to) end
   end
-  if fresh_at ~= '' then fresh_at = format('%.0f', natural('fresh_at_ms', fresh_at, 0, 'milliseconds')) end
+  if fresh_at ~= '' then fresh_at = format('%.0f', natural('fresh_at_ms', fresh_at, 0, 'milliseconds', TIME_MAX)) end
   if args[6] then fail('arguments', 'unexpected ' .. shown(args[6])) end
   local w = read_state(key, 'claimant', 'applied', 'watermark')
   local refused = refusal({ claimant = w[1], applied = w[2] }, claimant, from)
@@ -994,9 +1004,10 @@ local function register(name, flags, body)
     function_name = name,
     flags = flags,
     callback = function(keys, args)
+      if not call then bind() end
       local ok, reply = pcall(body, keys, args)
       if ok then return reply end
-      if type(reply) == 'table' and reply.cachetag then return redis.error_reply(reply.cachetag) end
+      if type(reply) == 'table' and reply.cachetag then return error_reply(reply.cachetag) end
       error(reply)
     end,
   }
