@@ -2,6 +2,7 @@
 -- `cachetag dev --load demo/shop.sql` runs this once, in the database of the private server.
 
 BEGIN;
+SELECT setseed(0.42);
 
 CREATE TABLE categories (
     id   int PRIMARY KEY,

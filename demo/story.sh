@@ -74,6 +74,10 @@ read_sql() {
 redis_call() { # a command line as redis-cli reads it
     printf '%s\n' "$1" "ECHO --end--" >&"$cache_in"
     read_answer "$cache_out"
+    if [[ ${answer[0]-} == @(ERR|CACHETAG|OOM|NOSCRIPT)\ * ]]; then
+        echo "Redis: ${answer[0]}" >&2
+        exit 1
+    fi
 }
 
 # --- the application: what any program in any language does
@@ -121,9 +125,12 @@ fill_all() {
     for page in "${pages[@]}"; do fill "$page"; done
 }
 
-state_of() { # page: hit or miss, without taking a lease
-    redis_call "FCALL_RO cachetag_peek 1 {ct}:e:$1"
-    state=${answer[0]}
+state_of() { # page: sets `state` to hit or miss, without taking a lease
+    state=bypass
+    while [[ $state == bypass ]]; do # the daemon is further behind than two seconds: nobody can tell
+        redis_call "FCALL_RO cachetag_peek 1 {ct}:e:$1"
+        state=${answer[0]}
+    done
 }
 
 # --- telling

@@ -165,7 +165,7 @@ impl Daemon {
 }
 
 /// The program under test: `CACHETAG_BIN`, or the one that was built beside this test.
-fn program() -> PathBuf {
+pub fn program() -> PathBuf {
     if let Some(program) = std::env::var_os(PROGRAM_VARIABLE) {
         return program.into();
     }

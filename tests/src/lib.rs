@@ -31,6 +31,6 @@ mod wait;
 
 pub use cache::{Cache, Explain, Get, GetOptions, Put, PutOptions, State};
 pub use cachetag_invalidator::dev::{Folder, Installation, Postgres, Redis, User};
-pub use daemon::{Daemon, DaemonOptions};
+pub use daemon::{Daemon, DaemonOptions, program};
 pub use stack::{DATABASE, Stack, StackOptions};
 pub use wait::{Lsn, eventually, lsn, lsn_of_version};
