@@ -16,12 +16,14 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod message;
+pub mod predicate;
 pub mod settings;
 pub mod tag;
 pub mod template;
 pub mod version;
 
 pub use message::{InvalidationMessage, MESSAGE_PREFIX, MessageError};
+pub use predicate::{BoundPredicate, Predicate, PredicateError, PredicateReason, Value};
 pub use settings::RENDER_SETTINGS;
 pub use tag::{Tag, TagError, TagReason, decode_part, encode_part, encode_part_bytes};
 pub use template::{BoundTemplate, RenderOutcome, Rendered, Template, TemplateError, TemplateReason, UnknownColumn};

@@ -129,7 +129,7 @@ impl Template {
     pub fn bind(&self, mut index_of: impl FnMut(&str) -> Option<usize>) -> Result<BoundTemplate, UnknownColumn> {
         let mut numbers: Vec<(&str, usize)> = Vec::new();
         for name in self.columns() {
-            let index = index_of(name).ok_or_else(|| UnknownColumn { column: name.into() })?;
+            let index = index_of(name).ok_or_else(|| UnknownColumn::new(name))?;
             numbers.push((name, index));
         }
         let number_of = |name: &str| numbers.iter().find(|(known, _)| *known == name).map(|(_, index)| *index);
@@ -298,6 +298,10 @@ pub struct UnknownColumn {
 }
 
 impl UnknownColumn {
+    pub(crate) fn new(column: &str) -> UnknownColumn {
+        UnknownColumn { column: column.into() }
+    }
+
     /// The name that was not found.
     pub fn column(&self) -> &str {
         &self.column
