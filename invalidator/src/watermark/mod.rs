@@ -145,9 +145,9 @@ impl Watermark {
         self.goal.is_some_and(|goal| goal.flushed > self.received)
     }
 
-    /// Is any commit waiting to be shown visible, or any moment waiting to be proven?
-    pub fn is_settled(&self) -> bool {
-        self.pending.is_empty() && self.goal.is_none() && self.drained
+    /// Is any commit, or the drain of an epoch, waiting for a later observation?
+    pub fn waits_for_visibility(&self) -> bool {
+        !self.pending.is_empty() || !self.drained
     }
 
     /// The watermark if Redis held everything up to `applied`; `None` while nothing may be published.
@@ -215,7 +215,7 @@ mod tests {
         w.observe(&observation(2, 30, "102:102:"));
         assert_eq!(w.advance(Lsn(30)), Some(Advance { watermark: Lsn(30), fresh_at: Some(2) }));
         assert_eq!(w.acknowledge(), Some(Lsn(30)));
-        assert!(w.is_settled());
+        assert!(!w.waits_for_visibility());
     }
 
     #[test]
