@@ -55,7 +55,7 @@ pub enum Message<'a> {
     Update(Update<'a>),
     Delete(Delete<'a>),
     Truncate(Truncate<'a>),
-    Message(LogicalMessage<'a>),
+    Logical(LogicalMessage<'a>),
     StreamStart(StreamStart),
     /// The block that Stream Start began is over; the transaction is not.
     StreamStop,
@@ -88,7 +88,7 @@ pub fn parse(bytes: &[u8], in_stream: bool) -> Result<Message<'_>, ParseError> {
         RELATION => whole(bytes, "Relation", |r| Relation::read(r, in_stream).map(Message::Relation)),
         TYPE => whole(bytes, "Type", |r| Type::read(r, in_stream).map(Message::Type)),
         TRUNCATE => whole(bytes, "Truncate", |r| Truncate::read(r, in_stream).map(Message::Truncate)),
-        MESSAGE => whole(bytes, "Message", |r| LogicalMessage::read(r, in_stream).map(Message::Message)),
+        MESSAGE => whole(bytes, "Message", |r| LogicalMessage::read(r, in_stream).map(Message::Logical)),
         STREAM_START => whole(bytes, "Stream Start", |r| StreamStart::read(r).map(Message::StreamStart)),
         STREAM_STOP => whole(bytes, "Stream Stop", |_| Ok(Message::StreamStop)),
         STREAM_COMMIT => whole(bytes, "Stream Commit", |r| StreamCommit::read(r).map(Message::StreamCommit)),

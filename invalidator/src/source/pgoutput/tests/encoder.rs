@@ -49,7 +49,7 @@ pub(crate) enum Message {
     Update { xid: Option<u32>, relation: u32, old: Old, new: Tuple },
     Delete { xid: Option<u32>, relation: u32, old: Old },
     Truncate { xid: Option<u32>, cascade: bool, restart: bool, relations: Vec<u32> },
-    Message { xid: Option<u32>, transactional: bool, lsn: u64, prefix: Vec<u8>, content: Vec<u8> },
+    Logical { xid: Option<u32>, transactional: bool, lsn: u64, prefix: Vec<u8>, content: Vec<u8> },
     StreamStart { xid: u32, first: bool },
     StreamStop,
     StreamCommit { xid: u32, commit_lsn: u64, end_lsn: u64, time: i64 },
@@ -181,7 +181,7 @@ impl Message {
                 }
                 writer.done()
             }
-            Message::Message { xid, transactional, lsn, prefix, content } => {
+            Message::Logical { xid, transactional, lsn, prefix, content } => {
                 let mut writer = Writer::tagged(b'M', *xid);
                 writer.u8(u8::from(*transactional)).u64(*lsn).c_string(prefix).counted(content).done()
             }
@@ -277,7 +277,7 @@ impl From<parsed::Message<'_>> for Message {
                 restart: m.restart_identity,
                 relations: m.relations.collect(),
             },
-            parsed::Message::Message(m) => Message::Message {
+            parsed::Message::Logical(m) => Message::Logical {
                 xid: m.xid,
                 transactional: m.transactional,
                 lsn: m.lsn.0,

@@ -210,10 +210,10 @@ fn logical_message() {
         content: b"hard\nproduct:42\n",
     };
     let bytes = b"M\x01\0\0\0\x01\0\0\0\x02cachetag\0\0\0\0\x10hard\nproduct:42\n";
-    assert_eq!(plain(bytes), Message::Message(expected));
+    assert_eq!(plain(bytes), Message::Logical(expected));
 
     let expected = LogicalMessage { xid: Some(9), transactional: false, lsn: Lsn(2), prefix: b"\xFF", content: b"" };
-    assert_eq!(streamed(b"M\0\0\0\x09\0\0\0\0\0\0\0\0\x02\xFF\0\0\0\0\0"), Message::Message(expected));
+    assert_eq!(streamed(b"M\0\0\0\x09\0\0\0\0\0\0\0\0\x02\xFF\0\0\0\0\0"), Message::Logical(expected));
 }
 
 #[test]

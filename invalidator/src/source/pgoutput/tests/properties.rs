@@ -73,7 +73,7 @@ fn change(xid: Option<u32>) -> impl Strategy<Value = Message> {
         (any::<bool>(), any::<bool>(), vec(any::<u32>(), 0..6))
             .prop_map(move |(cascade, restart, relations)| { Message::Truncate { xid, cascade, restart, relations } }),
         (any::<bool>(), any::<u64>(), c_string(), vec(any::<u8>(), 0..40)).prop_map(
-            move |(transactional, lsn, prefix, content)| Message::Message { xid, transactional, lsn, prefix, content }
+            move |(transactional, lsn, prefix, content)| Message::Logical { xid, transactional, lsn, prefix, content }
         ),
     ]
 }
