@@ -14,7 +14,7 @@ use tracing::{debug, info, warn};
 use crate::batch::Batch;
 use crate::config::Config;
 use crate::control::{Control, Look, Metadata};
-use crate::mapping::{Mapper, OldRow, Outcome, Row, Value};
+use crate::mapping::{Column, Mapper, OldRow, Outcome, Relation, ReplicaIdentity, Row, Value};
 use crate::session::SessionError;
 use crate::sink::{Calls, Sink, SinkError};
 use crate::source::{Frame, ReplicationConnection, pgoutput};
@@ -222,7 +222,7 @@ impl Pipeline {
         match self.parser.parse(bytes)? {
             Message::Begin(begin) => self.xid = begin.xid,
             Message::Commit(commit) => self.on_commit(commit.end_lsn),
-            Message::Relation(relation) => self.mapper.relation(relation_info(&relation))?,
+            Message::Relation(relation) => self.mapper.relation(described(&relation)),
             Message::Insert(insert) => {
                 let new = self.offsets.new.index(insert.new);
                 let outcome = self.mapper.insert(insert.relation, &Columns(new))?;
@@ -242,11 +242,11 @@ impl Pipeline {
             }
             Message::Truncate(truncate) => {
                 for relation in truncate.relations {
-                    let outcome = self.mapper.truncate(relation)?;
+                    let outcome = self.mapper.truncate(relation);
                     self.on_outcome(relation, outcome);
                 }
             }
-            Message::Logical(message) if message.prefix == MESSAGE_PREFIX => self.on_logical(&message),
+            Message::Logical(message) if message.prefix == MESSAGE_PREFIX.as_bytes() => self.on_logical(&message),
             Message::Logical(_) | Message::Origin(_) | Message::Type(_) => {}
             // The stream was asked for whole transactions: two-phase and streamed ones arrive as plain ones.
             other => warn!(?other, "unexpected message in the replication stream; ignored"),
@@ -450,6 +450,25 @@ impl Pipeline {
             Ok(floor) => warn!(%floor, %reason, "new epoch: every entry stored before is invalid"),
             Err(error) => warn!(%error, %reason, "a new epoch is needed and could not be opened yet"),
         }
+    }
+}
+
+/// A table for the mapping.
+fn described(relation: &pgoutput::Relation<'_>) -> Relation {
+    use pgoutput::ReplicaIdentity as Wire;
+    Relation {
+        oid: relation.id,
+        namespace: relation.namespace.into(),
+        name: relation.name.into(),
+        identity: match relation.replica_identity {
+            Wire::Default | Wire::Index => ReplicaIdentity::Key,
+            Wire::Full => ReplicaIdentity::Full,
+            Wire::Nothing => ReplicaIdentity::Nothing,
+        },
+        columns: relation
+            .columns
+            .map(|column| Column { name: column.name.into(), type_oid: column.type_oid, is_key: column.key })
+            .collect(),
     }
 }
 

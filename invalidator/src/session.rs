@@ -9,7 +9,7 @@ use tracing::{info, warn};
 
 use crate::config::Config;
 use crate::continuity::{self, Source};
-use crate::control::{Control, ControlError};
+use crate::control::{Control, ControlError, Slot};
 use crate::mapping::{Mapper, MappingError};
 use crate::pipeline::Pipeline;
 use crate::sink::{LIBRARY_VERSION, Sink, SinkError, State};
@@ -41,6 +41,12 @@ pub enum SessionError {
     /// A change of rules or dependencies became visible that the stream will not bring again.
     #[error("a change of rules became visible that the stream had brought before the start")]
     MetadataIncomplete,
+    /// Somebody dropped the slot, or ended its process, in the middle of the start.
+    #[error("replication slot {slot} went away while it was being taken")]
+    SlotGone {
+        /// Its name.
+        slot: String,
+    },
     /// The server said nothing for too long.
     #[error("{what} did not answer for {} s", .after.as_secs())]
     Silent {
@@ -58,7 +64,9 @@ impl SessionError {
             Self::Control(e) => e.is_configuration(),
             Self::Source(e) => e.is_configuration() || e.is_authentication(),
             Self::Sink(e) => e.is_configuration(),
-            Self::Parse(_) | Self::Metadata(_) | Self::MetadataIncomplete | Self::Silent { .. } => false,
+            Self::Parse(_) | Self::Metadata(_) | Self::MetadataIncomplete | Self::SlotGone { .. } | Self::Silent { .. } => {
+                false
+            },
         }
     }
 
@@ -91,9 +99,9 @@ pub async fn open(config: &Config, claimant: &str, memory: &mut Memory) -> Resul
     let slot_is_new = see_to_slot(config, &control, &mut source).await?;
     // The slot admits one daemon at a time; only who holds it claims Redis, so a second daemon started by mistake just waits.
     source.start_replication(&StartOptions::new(&config.slot)).await?;
-    let slot = control.slot(&config.slot).await?.unwrap_or_else(|| missing_slot());
-    let confirmed = slot.confirmed.unwrap_or(Lsn::ZERO);
-    let walsender = slot.active_pid.unwrap_or(0);
+    let Some(Slot { confirmed: Some(confirmed), active_pid: Some(walsender), .. }) = control.slot(&config.slot).await? else {
+        return Err(SessionError::SlotGone { slot: config.slot.clone() });
+    };
 
     let before = sink.peek().await?;
     refuse_foreign(config, &before, &identity)?;
@@ -169,7 +177,7 @@ async fn see_to_slot(
 ) -> Result<bool, SessionError> {
     let name = &config.slot;
     if let Some(slot) = control.slot(name).await? {
-        let database = control.database();
+        let database = control.database().await?;
         if slot.plugin != "pgoutput" || slot.database != database {
             return Err(ControlError::Setup {
                 problem: format!(

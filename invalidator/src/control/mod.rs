@@ -180,6 +180,22 @@ impl Control {
         .transpose()
     }
 
+    /// Name of the database.
+    pub async fn database(&self) -> Result<String, ControlError> {
+        let row = self.client.query_one("SELECT current_database()::text", &[]).await.doing("asking for the database")?;
+        Ok(row.get(0))
+    }
+
+    /// Where the WAL ends.
+    pub async fn end(&self) -> Result<Lsn, ControlError> {
+        let row = self
+            .client
+            .query_one("SELECT (pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::text", &[])
+            .await
+            .doing("asking for the end of the WAL")?;
+        lsn(&row.get::<_, String>(0))
+    }
+
     /// Drops the slot.
     pub async fn drop_slot(&self, name: &str) -> Result<(), ControlError> {
         self.client

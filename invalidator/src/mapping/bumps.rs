@@ -237,8 +237,14 @@ impl TagSet {
 }
 
 impl TransactionBumps {
+    /// Lists a tag under the hardest of its marks, unless a bump of everything covers it.
     fn push(&mut self, tag: &[u8], marks: Marks, everything: Marks) {
-        todo!()
+        if marks.is_empty() || covers(everything, marks) {
+            return;
+        }
+        // Rendered tags are canonical; one that is not could not be sent, and everything is the only honest answer.
+        let tag = std::str::from_utf8(tag).ok().and_then(|text| Tag::parse(text).ok()).unwrap_or_else(Tag::everything);
+        if marks.is_hard() { self.hard.push(tag) } else { self.soft.push(tag) }
     }
 }
 
