@@ -29,6 +29,7 @@ trap 'exit 143' TERM
 # --- the servers
 
 echo "Starting a private PostgreSQL, a private Redis and the daemon, and loading a shop of 125,000 rows ..."
+: >"$work/dev.out"
 "$cachetag" dev --load demo/shop.sql >"$work/dev.out" 2>"$work/dev.log" &
 dev=$!
 until grep -qx ready "$work/dev.out"; do
@@ -106,19 +107,28 @@ quoted() { # one argument as redis-cli reads it
     printf '"%s"' "${text//\"/\\\"}"
 }
 
-fill() { # page: asks the cache; on a miss asks PostgreSQL and stores the answer
-    local page=$1 token payload tags tag list='' n=0
-    redis_call "FCALL cachetag_get 1 {ct}:e:$page"
-    [[ ${answer[0]} == miss ]] || return 0
-    token=${answer[2]}
-    read_sql "${query[$page]};"
-    IFS=$'\t' read -r payload tags <<<"${answer[0]}"
-    for tag in $(tr ',' ' ' <<<"${tags:1:-1}"); do
-        list+=" $(quoted "${tag//\"/}")"
-        n=$((n + 1))
+fill() { # page: asks the cache; on a miss asks PostgreSQL and stores the answer, as every reader does
+    local page=$1 token lease payload tags tag list n
+    for _ in {1..100}; do
+        redis_call "FCALL cachetag_get 1 {ct}:e:$page"
+        [[ ${answer[0]} != hit ]] || return 0
+        if [[ ${answer[0]} == miss ]]; then
+            token=${answer[2]} lease=${answer[3]}
+            read_sql "${query[$page]};"
+            IFS=$'\t' read -r payload tags <<<"${answer[0]}"
+            list='' n=0
+            for tag in $(tr ',' ' ' <<<"${tags:1:-1}"); do
+                list+=" $(quoted "${tag//\"/}")"
+                n=$((n + 1))
+            done
+            redis_call "FCALL cachetag_put 1 {ct}:e:$page $(quoted "$payload") $token 600000 TAGS $n$list LEASE $lease"
+            [[ ${answer[0]} != stored ]] || return 0
+        fi
+        # Refused: a tag was bumped and the watermark is not yet past it. The next token is newer.
+        sleep 0.02
     done
-    redis_call "FCALL cachetag_put 1 {ct}:e:$page $(quoted "$payload") $token 600000 TAGS $n$list"
-    [[ ${answer[0]} == stored ]] || { sleep 0.05 && fill "$page"; }
+    echo "$page could not be stored: ${answer[*]}" >&2
+    exit 1
 }
 fill_all() {
     local page
@@ -135,25 +145,23 @@ state_of() { # page: sets `state` to hit or miss, without taking a lease
 
 # --- telling
 
-explain() { # page: sets `reason`, and `cause`: the rule or dependency that leads to the tag
+explain() { # page, table: sets `reason`, and `cause`: the rule of that table or the dependency that leads to the tag
     local tag i
     redis_call "FCALL_RO cachetag_explain 1 {ct}:e:$1"
     for ((i = 0; i < ${#answer[@]}; i += 2)); do
         [[ ${answer[i]} == reason ]] && reason=${answer[i + 1]}
     done
     tag=${reason%% was bumped*}
-    read_sql "SELECT string_agg(format('%s -> %s', relid, template), ', ' ORDER BY id) FROM cachetag.rule WHERE family = split_part('$tag', ':', 1);"
-    cause=${answer[0]:+rule ${answer[0]}}
-    if [[ -z $cause ]]; then
-        read_sql "SELECT string_agg(parent, ', ' ORDER BY parent) FROM cachetag.dependency WHERE child = '$tag';"
-        cause=${answer[0]:+depends on ${answer[0]}}
-    fi
+    read_sql "SELECT format('rule: %s -> %s', relid, template) FROM cachetag.rule WHERE relid::text = '$2' AND family = split_part('$tag', ':', 1)
+        UNION ALL SELECT 'dependency: ' || string_agg(parent, ', ' ORDER BY parent) || ' -> ' || child
+        FROM cachetag.dependency WHERE child = '$tag' AND '$2' <> '' GROUP BY child;"
+    cause=${answer[0]:-asked for}
 }
 
 micros() { echo "${EPOCHREALTIME/[^0-9]/}"; }
 
-change() { # title, SQL, the page to watch: runs the SQL in the writer's session and tells what fell
-    local title=$1 sql=$2 watched=$3 committed looks=0 gone page stays=()
+change() { # title, SQL, its table, the page to watch: runs the SQL in the writer's session and tells what fell
+    local title=$1 sql=$2 table=$3 watched=$4 committed looks=0 took page stays=()
     fill_all
     echo
     echo "* $title"
@@ -167,15 +175,16 @@ change() { # title, SQL, the page to watch: runs the SQL in the writer's session
     do
         (($(micros) - committed < 5000000)) || { echo "$watched is still valid after 5 s" >&2; exit 1; }
     done
-    gone=$(($(micros) - committed))
-    printf '  %s fell %d.%d ms after COMMIT had returned, at look %d of the polling loop\n' "$watched" $((gone / 1000)) $((gone % 1000 / 100)) "$looks"
+    took=$(($(micros) - committed))
+    printf '  %s was gone when looked at %d.%d ms after COMMIT had returned (look %d of a polling loop)\n' \
+        "$watched" $((took / 1000)) $((took % 1000 / 100)) "$looks"
     for page in "${pages[@]}"; do
         state_of "$page"
         if [[ $state == hit ]]; then
             stays+=("$page")
         else
-            explain "$page"
-            printf '    fell   %-17s %s (%s)\n' "$page" "${reason%% by *}" "${cause:-asked for}"
+            explain "$page" "$table"
+            printf '    fell   %-17s %s (%s)\n' "$page" "${reason%% by *}" "$cause"
         fi
     done
     printf '    valid  %s\n' "${stays[*]:-none}"
@@ -205,31 +214,47 @@ done
 echo
 echo "Now rows change, by plain SQL in another session. Nobody calls the cache."
 
-change "A price changes" "UPDATE products SET price = 34.00 WHERE id = 42;" page:product:42
+change "A price changes" \
+    "UPDATE products SET price = 34.00 WHERE id = 42;" products page:product:42
 show page:product:42
-change "A product moves from Garden to Office: both listings change, and the home page shows Office" \
-    "UPDATE products SET category_id = 3 WHERE id = 43;" page:garden
+
+change "A product moves from Garden to Office: the old and the new category, and the home page, which shows Office" \
+    "UPDATE products SET category_id = 3 WHERE id = 43;" products page:garden
+show page:home
+
 change "A review arrives: the product's page shows its stars" \
-    "INSERT INTO reviews (product_id, stars, text) VALUES (43, 5, 'Better than expected.');" page:product:43
-change "Everything in Kitchen becomes dearer: $(read_sql "SELECT count(*) FROM products WHERE category_id = 1;" && echo "${answer[0]}") rows in one statement" \
-    "UPDATE products SET price = price * 1.05 WHERE category_id = 1;" page:kitchen
-change "A customer's orders are deleted: the tag is that of the old rows" "DELETE FROM orders WHERE customer_id = 77;" page:orders:77
-change "One partition is truncated: no row tells whose orders went, so the whole family falls" "TRUNCATE orders_2024;" page:orders:77
-change "A person says so" "SELECT cachetag.invalidate('homepage');" page:home
+    "INSERT INTO reviews (product_id, stars, text) VALUES (43, 5, 'Better than expected.');" reviews page:product:43
+
+read_sql "SELECT count(*) FROM products WHERE category_id = 1;"
+change "Everything in Kitchen becomes dearer, ${answer[0]} rows in one statement" \
+    "UPDATE products SET price = price * 1.05 WHERE category_id = 1;" products page:kitchen
+
+change "A customer's orders are deleted: the tag is that of the old rows" \
+    "DELETE FROM orders WHERE customer_id = 77;" orders page:orders:77
+
+change "One partition is truncated: no row tells whose orders went, so the whole family falls" \
+    "TRUNCATE orders_2024;" orders page:orders:77
+
+change "Somebody says so" "SELECT cachetag.invalidate('homepage');" "" page:home
 
 fill_all
 echo
 echo "* And what is rolled back never happened"
 echo "    BEGIN; UPDATE products SET price = 0; ROLLBACK;"
-write_sql "BEGIN; UPDATE products SET price = 0; ROLLBACK;"
-write_sql "SELECT cachetag.invalidate('nobody-has-this-tag');" # something that comes after it in the log
-sleep 0.5
-stays=()
+write_sql "BEGIN; UPDATE products SET price = 0; ROLLBACK; SELECT cachetag.invalidate('the-next-commit');"
+write_sql "SELECT pg_current_wal_flush_lsn();"
+end=${answer[0]} began=$(micros) stays=()
 for page in "${pages[@]}"; do
-    state_of "$page"
-    [[ $state == hit ]] && stays+=("$page")
+    # A hit only counts when it covers what came after the rollback.
+    until
+        redis_call "FCALL_RO cachetag_peek 1 {ct}:e:$page ATLEAST $end"
+        [[ ${answer[0]} == hit ]]
+    do
+        (($(micros) - began < 5000000)) || { echo "$page fell" >&2; exit 1; }
+    done
+    stays+=("$page")
 done
-printf '    valid  %s\n' "${stays[*]:-none}"
+printf '    valid  %s\n' "${stays[*]}"
 
 if [[ ${DEMO_INTERACTIVE:-} != 1 ]] && ! [[ -t 0 && -t 1 ]]; then
     echo
@@ -249,4 +274,5 @@ Everything keeps running until Ctrl-C. In other terminals:
     psql $postgres -c "SELECT * FROM cachetag.rules"                     # what touches what
     psql $postgres -c "SELECT * FROM cachetag.status()"
 END
+trap 'exit 0' INT TERM
 wait "$dev"

@@ -39,3 +39,29 @@ async fn servers_survive_what_tests_do_to_them() {
     assert_eq!(stack.redis_url(), url);
     assert!(stack.cache().await.state().await.expect("Redis answers").is_empty());
 }
+
+#[tokio::test]
+async fn the_daemon_can_be_paused_killed_and_restarted() {
+    let schema = "CREATE TABLE products (id int PRIMARY KEY, price int); INSERT INTO products VALUES (1, 10);
+                  SELECT cachetag.track('products', 'product:{id}')";
+    let mut stack = Stack::start(StackOptions::new().schema(schema)).await;
+    let change = "UPDATE products SET price = price + 1";
+    stack.fill("p1", "10", &["product:1"]).await;
+    assert_eq!(stack.get("p1").await.text(), Some("10"));
+    assert_eq!(stack.explain("p1").await["verdict"], "hit");
+
+    stack.daemon().pause();
+    let commit = stack.commit(change).await;
+    assert!(!stack.get("p1").await.is_miss(), "nobody has told Redis");
+    stack.daemon().resume();
+    stack.wait_caught_up(commit).await;
+    assert!(stack.get("p1").await.is_miss());
+
+    stack.daemon().kill9().await;
+    assert!(!stack.daemon().is_running());
+    let commit = stack.commit(change).await;
+    stack.daemon().start_again();
+    stack.wait_caught_up(commit).await;
+    assert!(stack.daemon().stop().await.is_some_and(|status| status.success()));
+    assert!(stack.daemon().log_contains("starting"));
+}
