@@ -10,7 +10,7 @@ $$;
 
 -- The predicate with its literals as PostgreSQL prints values of the columns' types under the daemon's settings.
 CREATE FUNCTION cachetag._predicate_of(rel regclass, predicate text) RETURNS text
-LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+LANGUAGE plpgsql STABLE STRICT SET search_path = pg_catalog, pg_temp
 SET datestyle = 'ISO' SET timezone = 'UTC' SET intervalstyle = 'postgres' SET extra_float_digits = 1 SET bytea_output = 'hex' AS $$
 DECLARE
     pairs text[] := cachetag._predicate_literals(predicate);
@@ -95,6 +95,7 @@ LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     own record;
     index regclass;
+    index_name text;
     missing text[];
 BEGIN
     SELECT * INTO own FROM cachetag._identity(rel);
@@ -120,22 +121,23 @@ BEGIN
         RETURN false;
     END IF;
     missing := ARRAY(SELECT c FROM unnest(needed) c WHERE NOT c = ANY (own.columns));
+    index_name := (SELECT quote_ident(relname) FROM pg_class WHERE oid = index);
     IF own.usable THEN
         RAISE EXCEPTION 'the old values of % of % are not in the WAL', array_to_string(missing, ', '), rel::regclass
             USING ERRCODE = 'object_not_in_prerequisite_state',
                   DETAIL = format('An UPDATE or DELETE logs only the replica identity of the old row: %s.', array_to_string(own.columns, ', ')),
                   HINT = concat('Choose one: ',
-                      '(1) ' || format('ALTER TABLE %s REPLICA IDENTITY USING INDEX %I;', rel::regclass, (SELECT relname FROM pg_class WHERE oid = index)) || ' (or identity => ''index'') ',
-                      CASE WHEN index IS NULL THEN format('(1) CREATE UNIQUE INDEX ON %s (%s); and identity => ''index'' ', rel::regclass,
+                      format('(1) ALTER TABLE %s REPLICA IDENTITY USING INDEX ', rel::regclass) || index_name || '; (or identity => ''index''); ',
+                      CASE WHEN index IS NULL THEN format('(1) CREATE UNIQUE INDEX ON %s (%s); and identity => ''index''; ', rel::regclass,
                           (SELECT string_agg(quote_ident(c), ', ') FROM unnest(own.columns || missing) c)) END,
-                      format('(2) ALTER TABLE %s REPLICA IDENTITY FULL; (or identity => ''full''), which logs whole old rows ', rel::regclass),
+                      format('(2) ALTER TABLE %s REPLICA IDENTITY FULL; (or identity => ''full''), which logs whole old rows; ', rel::regclass),
                       format('(3) identity => ''family'': updates and deletes invalidate %s:* as a whole', family));
     END IF;
     RAISE EXCEPTION '% has no usable replica identity', rel::regclass
         USING ERRCODE = 'object_not_in_prerequisite_state',
               DETAIL = 'PostgreSQL would refuse every UPDATE and DELETE of it while it is tracked.',
               HINT = concat('Choose one: ',
-                  '(1) ' || format('ALTER TABLE %s REPLICA IDENTITY USING INDEX %I;', rel::regclass, (SELECT relname FROM pg_class WHERE oid = index)) || ' (or identity => ''index'') ',
+                  format('(1) ALTER TABLE %s REPLICA IDENTITY USING INDEX ', rel::regclass) || index_name || '; (or identity => ''index''); ',
                   CASE WHEN index IS NULL THEN '(1) a primary key; ' END,
                   format('(2) ALTER TABLE %s REPLICA IDENTITY FULL; (or identity => ''full'')', rel::regclass));
 END $$;
@@ -244,7 +246,7 @@ BEGIN
         END LOOP;
         INSERT INTO cachetag.rule AS r (relid, relation, template, family, columns_that_matter, operations, soft, predicate, widen)
         VALUES (rel, rel, template, '', columns, operations, coalesce(soft, false), canonical, NOT precise)
-        ON CONFLICT (relid, template) DO UPDATE
+        ON CONFLICT ON CONSTRAINT rule_relid_template_key DO UPDATE
         SET columns_that_matter = excluded.columns_that_matter, operations = excluded.operations, soft = excluded.soft,
             predicate = excluded.predicate, widen = excluded.widen, state = 'ok';
     END LOOP;

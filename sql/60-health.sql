@@ -50,58 +50,58 @@ DECLARE
 BEGIN
     "check" := 'server'; subject := 'recovery';
     IF pg_is_in_recovery() THEN
-        (level, detail, remedy) := ('error', 'this server is a standby', 'run the daemon against the primary');
+        SELECT 'error', 'this server is a standby', 'run the daemon against the primary' INTO level, detail, remedy;
     ELSE
-        (level, detail, remedy) := ('ok', 'this server is a primary', '');
+        SELECT 'ok', 'this server is a primary', '' INTO level, detail, remedy;
     END IF;
     RETURN NEXT;
 
     subject := 'wal_level';
     IF current_setting('wal_level') <> 'logical' THEN
-        (level, detail, remedy) := ('error', 'wal_level is ' || current_setting('wal_level'), 'ALTER SYSTEM SET wal_level = ''logical''; then restart PostgreSQL');
+        SELECT 'error', 'wal_level is ' || current_setting('wal_level'), 'ALTER SYSTEM SET wal_level = ''logical''; then restart PostgreSQL' INTO level, detail, remedy;
     ELSE
-        (level, detail, remedy) := ('ok', 'wal_level is logical', '');
+        SELECT 'ok', 'wal_level is logical', '' INTO level, detail, remedy;
     END IF;
     RETURN NEXT;
 
     subject := 'max_replication_slots';
     SELECT * INTO s FROM pg_replication_slots p WHERE p.slot_name = slot_name_;
     IF s.slot_name IS NULL AND (SELECT count(*) FROM pg_replication_slots) >= current_setting('max_replication_slots')::int THEN
-        (level, detail, remedy) := ('error', 'all ' || current_setting('max_replication_slots') || ' replication slots are in use',
-            'raise max_replication_slots and restart, or drop a slot that nobody uses: SELECT slot_name FROM pg_replication_slots WHERE NOT active');
+        SELECT 'error', 'all ' || current_setting('max_replication_slots') || ' replication slots are in use',
+            'raise max_replication_slots and restart, or drop a slot that nobody uses: SELECT slot_name FROM pg_replication_slots WHERE NOT active' INTO level, detail, remedy;
     ELSE
-        (level, detail, remedy) := ('ok', (SELECT count(*) FROM pg_replication_slots) || ' of ' || current_setting('max_replication_slots') || ' slots in use', '');
+        SELECT 'ok', (SELECT count(*) FROM pg_replication_slots) || ' of ' || current_setting('max_replication_slots') || ' slots in use', '' INTO level, detail, remedy;
     END IF;
     RETURN NEXT;
 
     subject := 'max_wal_senders';
     IF NOT coalesce(s.active, false) AND (SELECT count(*) FROM pg_stat_get_wal_senders()) >= current_setting('max_wal_senders')::int THEN
-        (level, detail, remedy) := ('error', 'all ' || current_setting('max_wal_senders') || ' WAL senders are in use', 'raise max_wal_senders and restart, or end a replication client');
+        SELECT 'error', 'all ' || current_setting('max_wal_senders') || ' WAL senders are in use', 'raise max_wal_senders and restart, or end a replication client' INTO level, detail, remedy;
     ELSE
-        (level, detail, remedy) := ('ok', (SELECT count(*) FROM pg_stat_get_wal_senders()) || ' of ' || current_setting('max_wal_senders') || ' WAL senders in use', '');
+        SELECT 'ok', (SELECT count(*) FROM pg_stat_get_wal_senders()) || ' of ' || current_setting('max_wal_senders') || ' WAL senders in use', '' INTO level, detail, remedy;
     END IF;
     RETURN NEXT;
 
     subject := 'max_slot_wal_keep_size';
     IF current_setting('max_slot_wal_keep_size') = '-1' THEN
-        (level, detail, remedy) := ('warning', 'a slot may hold back WAL without limit', 'ALTER SYSTEM SET max_slot_wal_keep_size = ''10GB''; then SELECT pg_reload_conf(). Past it the daemon opens a new epoch; the disk stays free');
+        SELECT 'warning', 'a slot may hold back WAL without limit', 'ALTER SYSTEM SET max_slot_wal_keep_size = ''10GB''; then SELECT pg_reload_conf(). Past it the daemon opens a new epoch; the disk stays free' INTO level, detail, remedy;
     ELSE
-        (level, detail, remedy) := ('ok', current_setting('max_slot_wal_keep_size') || ' at most', '');
+        SELECT 'ok', current_setting('max_slot_wal_keep_size') || ' at most', '' INTO level, detail, remedy;
     END IF;
     RETURN NEXT;
 
     "check" := 'slot'; subject := slot_name_;
     retained := CASE WHEN NOT pg_is_in_recovery() THEN pg_current_wal_insert_lsn() - s.restart_lsn END;
     IF s.slot_name IS NULL THEN
-        (level, detail, remedy) := ('error', 'the slot does not exist', 'start the daemon: cachetag run');
+        SELECT 'error', 'the slot does not exist', 'start the daemon: cachetag run' INTO level, detail, remedy;
     ELSIF s.wal_status = 'lost' THEN
-        (level, detail, remedy) := ('error', 'the WAL that it needs is gone', 'start the daemon: it replaces the slot and opens a new epoch');
+        SELECT 'error', 'the WAL that it needs is gone', 'start the daemon: it replaces the slot and opens a new epoch' INTO level, detail, remedy;
     ELSIF NOT s.active THEN
-        (level, detail, remedy) := ('error', 'nobody reads it; it holds back ' || pg_size_pretty(retained), 'start the daemon, or drop the slot: SELECT pg_drop_replication_slot(' || quote_literal(slot_name_) || ')');
+        SELECT 'error', 'nobody reads it; it holds back ' || pg_size_pretty(retained), 'start the daemon, or drop the slot: SELECT pg_drop_replication_slot(' || quote_literal(slot_name_) || ')' INTO level, detail, remedy;
     ELSIF retained > 1024 * 1024 * 1024 THEN
-        (level, detail, remedy) := ('warning', 'it holds back ' || pg_size_pretty(retained), 'see the daemon''s log: Redis may be down or slow, or a transaction has been open for long');
+        SELECT 'warning', 'it holds back ' || pg_size_pretty(retained), 'see the daemon''s log: Redis may be down or slow, or a transaction has been open for long' INTO level, detail, remedy;
     ELSE
-        (level, detail, remedy) := ('ok', 'active, holds back ' || pg_size_pretty(retained), '');
+        SELECT 'ok', 'active, holds back ' || pg_size_pretty(retained), '' INTO level, detail, remedy;
     END IF;
     RETURN NEXT;
 
@@ -113,9 +113,9 @@ BEGIN
     LOOP
         subject := r.rel::regclass::text;
         IF EXISTS (SELECT FROM pg_publication_rel pr JOIN pg_publication p ON p.oid = pr.prpubid WHERE p.pubname = 'cachetag' AND pr.prrelid = r.rel) THEN
-            (level, detail, remedy) := ('ok', 'published', '');
+            SELECT 'ok', 'published', '' INTO level, detail, remedy;
         ELSE
-            (level, detail, remedy) := ('error', 'not in publication cachetag: its changes invalidate nothing', 'SELECT cachetag.attach(); or restart the daemon. What changed meanwhile: SELECT cachetag.invalidate(''*'')');
+            SELECT 'error', 'not in publication cachetag: its changes invalidate nothing', 'SELECT cachetag.attach(); or restart the daemon. What changed meanwhile: SELECT cachetag.invalidate(''*'')' INTO level, detail, remedy;
         END IF;
         RETURN NEXT;
     END LOOP;
@@ -143,15 +143,15 @@ BEGIN
     FOR r IN SELECT ru.*, t.template AS shown FROM cachetag.rule ru, LATERAL (SELECT ru.relid || ' ' || ru.template) t(template) ORDER BY ru.id LOOP
         subject := r.shown;
         IF r.state <> 'ok' THEN
-            (level, detail, remedy) := ('warning', r.state || ': every change invalidates ' || r.family || ':*',
-                format('SELECT cachetag.untrack(%L, %L); and track it with a template that fits', r.relid, r.template));
+            SELECT 'warning', r.state || ': every change invalidates ' || r.family || ':*',
+                format('SELECT cachetag.untrack(%L, %L); and track it with a template that fits', r.relid, r.template) INTO level, detail, remedy;
         ELSIF cardinality(cachetag._rule_columns(r.template, NULL, NULL)) > 0 AND NOT EXISTS (
                 SELECT FROM pg_index i WHERE i.indrelid = r.relid AND i.indisvalid AND i.indpred IS NULL
                 AND (SELECT attname FROM pg_attribute WHERE attrelid = r.relid AND attnum = i.indkey[0]) = ANY (cachetag._rule_columns(r.template, NULL, NULL))) THEN
-            (level, detail, remedy) := ('info', 'no index begins with a column of the template: queries by it read the whole table',
-                format('CREATE INDEX ON %s (%s)', r.relid, (SELECT string_agg(quote_ident(c), ', ') FROM unnest(cachetag._rule_columns(r.template, NULL, NULL)) c)));
+            SELECT 'info', 'no index begins with a column of the template: queries by it read the whole table',
+                format('CREATE INDEX ON %s (%s)', r.relid, (SELECT string_agg(quote_ident(c), ', ') FROM unnest(cachetag._rule_columns(r.template, NULL, NULL)) c)) INTO level, detail, remedy;
         ELSE
-            (level, detail, remedy) := ('ok', CASE WHEN r.widen THEN 'updates and deletes invalidate whole families, as asked' ELSE 'precise' END, '');
+            SELECT 'ok', CASE WHEN r.widen THEN 'updates and deletes invalidate whole families, as asked' ELSE 'precise' END, '' INTO level, detail, remedy;
         END IF;
         RETURN NEXT;
     END LOOP;
@@ -160,32 +160,32 @@ BEGIN
     FOR r IN SELECT n.name, t.evtenabled FROM unnest('{cachetag_ddl,cachetag_drop}'::name[]) n(name) LEFT JOIN pg_event_trigger t ON t.evtname = n.name LOOP
         subject := r.name;
         IF r.evtenabled IS DISTINCT FROM 'A' THEN
-            (level, detail, remedy) := ('error', 'not enabled: schema changes invalidate nothing', format('ALTER EVENT TRIGGER %I ENABLE ALWAYS', r.name));
+            SELECT 'error', 'not enabled: schema changes invalidate nothing', format('ALTER EVENT TRIGGER %I ENABLE ALWAYS', r.name) INTO level, detail, remedy;
         ELSE
-            (level, detail, remedy) := ('ok', 'enabled', '');
+            SELECT 'ok', 'enabled', '' INTO level, detail, remedy;
         END IF;
         RETURN NEXT;
     END LOOP;
 
     "check" := 'daemon'; subject := 'report';
     IF report IS NULL THEN
-        (level, detail, remedy) := ('error', 'no daemon has ever reported', 'start the daemon: cachetag run');
+        SELECT 'error', 'no daemon has ever reported', 'start the daemon: cachetag run' INTO level, detail, remedy;
         RETURN NEXT;
         RETURN;
     END IF;
-    (level, detail, remedy) := ('ok', format('epoch %s, %s, library %s, started %s', report ->> 'epoch', report -> 'redis' ->> 'server', report ->> 'library', report ->> 'at'), '');
+    SELECT 'ok', format('epoch %s, %s, library %s, started %s', report ->> 'epoch', report -> 'redis' ->> 'server', report ->> 'library', report ->> 'at'), '' INTO level, detail, remedy;
     RETURN NEXT;
 
     "check" := 'redis'; subject := 'maxmemory-policy';
     policy := coalesce(report -> 'redis' ->> 'eviction_policy', '');
     IF policy LIKE 'allkeys-%' THEN
-        (level, detail, remedy) := ('error', policy || ' can evict cachetag''s own state, which costs a new epoch each time', 'CONFIG SET maxmemory-policy volatile-lru');
+        SELECT 'error', policy || ' can evict cachetag''s own state, which costs a new epoch each time', 'CONFIG SET maxmemory-policy volatile-lru' INTO level, detail, remedy;
     ELSIF policy = 'noeviction' AND coalesce((report -> 'redis' ->> 'maxmemory')::bigint, 0) > 0 THEN
-        (level, detail, remedy) := ('warning', 'noeviction: once memory is full nothing can be stored any more', 'CONFIG SET maxmemory-policy volatile-lru');
+        SELECT 'warning', 'noeviction: once memory is full nothing can be stored any more', 'CONFIG SET maxmemory-policy volatile-lru' INTO level, detail, remedy;
     ELSIF policy = '' THEN
-        (level, detail, remedy) := ('info', 'unknown: Redis does not tell (CONFIG is forbidden)', 'make sure that it is volatile-lru, volatile-lfu or volatile-ttl');
+        SELECT 'info', 'unknown: Redis does not tell (CONFIG is forbidden)', 'make sure that it is volatile-lru, volatile-lfu or volatile-ttl' INTO level, detail, remedy;
     ELSE
-        (level, detail, remedy) := ('ok', policy, '');
+        SELECT 'ok', policy, '' INTO level, detail, remedy;
     END IF;
     RETURN NEXT;
 END $$;
