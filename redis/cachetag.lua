@@ -41,6 +41,8 @@ local SCAN_BYTES = 256 * 1024
 local SCAN_WORK = 4 * 1024 * 1024        -- bytes of text times unregistered keys
 local CHUNK = 2000                       -- arguments of one MGET: Lua's stack holds 8000
 local TAG_GRACE_MS = 60000               -- a tag outlives its entries at least by this, so that a refill finds it registered
+local MEMO_VERSIONS = 4096
+local MEMO_BYTES = 1024 * 1024           -- text of the entries' `keys` that are remembered taken apart
 local EARLY_REACH = 36.1                 -- -ln(2^-52), rounded up: no draw of XFetch reaches further
 
 -- The API and Lua's libraries, as locals. Redis hides them while a library loads: the first call binds them.
@@ -79,9 +81,14 @@ local function natural(argument, text, least, unit, most)
   return number
 end
 
--- The shape of a version: 10 digits, a dot, 20 digits.
+-- The shape of a version: 10 digits, a dot, 20 digits. Hot versions are met again and again: those found good are remembered.
+local good, good_count = {}, 0
 local function is_version(text)
-  return #text == 31 and byte(text, 11) == 46 and find(text, '^%d+%.%d+$') ~= nil
+  if good[text] then return true end
+  if #text ~= 31 or byte(text, 11) ~= 46 or not find(text, '^%d+%.%d+$') then return false end
+  if good_count == MEMO_VERSIONS then good, good_count = {}, 0 end
+  good[text], good_count = true, good_count + 1
+  return true
 end
 
 local function version(argument, text)
@@ -135,7 +142,7 @@ end
 
 -- Why a text is not a canonical tag; nil if it is one. The first line decides nearly all.
 local function tag_problem(tag)
-  if not find(tag, '[%z\1-\32\127%%*{}\128-\255]') and #tag <= TAG_BYTES and find(tag, '^[^:]') then return nil end
+  if find(tag, '^[a-z0-9_.A-Z-][a-z0-9:_.A-Z-]*$') and #tag <= TAG_BYTES then return nil end
   if tag == '' then return 'empty' end
   if #tag > TAG_BYTES then return format('%d bytes, at most %d', #tag, TAG_BYTES) end
   if tag == '*' then return nil end
@@ -231,15 +238,20 @@ local function tag_versions(value)
   return nil
 end
 
--- The full keys of an entry's `keys`, a key a line.
+-- The full keys of an entry's `keys`, a key a line. Remembered, because taking them apart costs more than reading them.
+local lists, lists_bytes = {}, 0
 local function keys_of(text)
-  local keys, n, from = {}, 0, 1
+  local keys, n, from = lists[text], 0, 1
+  if keys then return keys end
+  keys = {}
   while from <= #text do
     local to = find(text, '\n', from, true) or #text + 1
     n = n + 1
     keys[n] = sub(text, from, to - 1)
     from = to + 1
   end
+  if lists_bytes + #text > MEMO_BYTES then lists, lists_bytes = {}, 0 end
+  lists[text], lists_bytes = keys, lists_bytes + #text
   return keys
 end
 
@@ -289,16 +301,16 @@ end
 
 -- Why nothing at all may be served; nil if the state is good.
 local function closed(s, now, o)
-  local epoch, floor_, watermark, fresh_at = s[1], s[2], s[3], tonumber(s[4] or nil)
+  local floor_, watermark, fresh_at = s[1], s[2], tonumber(s[3] or nil)
   if not watermark then return 'no watermark' end
   local max_lag = o.max_lag or tonumber(s[5] or nil)
-  if not (epoch and #epoch == 10 and floor_ and is_version(floor_) and is_version(watermark) and fresh_at and max_lag) then return 'state' end
+  if not (floor_ and is_version(floor_) and is_version(watermark) and fresh_at and max_lag) then return 'state' end
   if fresh_at > now then return 'clock' end
   if now - fresh_at > max_lag then return 'lag' end
   return nil
 end
 
-local STATE = { 'epoch', 'floor', 'watermark', 'fresh_at', 'max_lag', 'soft_floor' }
+local STATE = { 'floor', 'watermark', 'fresh_at', 'soft_floor', 'max_lag' }
 local ENTRY = { 'payload', 'as_of', 'keys', 'put_at', 'expires_at', 'fresh_until', 'cost', 'kind' }
 
 -- The verdict on an entry `e` (fields of ENTRY) under a state `s` (fields of STATE) that is not closed: 'hit', 'stale' or 'miss', the cause,
@@ -311,9 +323,9 @@ local function judge(s, e, now, o)
   end
   if now >= expires_at then return 'miss', 'expired' end
   -- The floor's epoch is the present one, so an entry at or above the floor is of this epoch or, after a restore, of a foreign later one.
-  if sub(as_of, 1, 10) ~= s[1] then return 'miss', 'epoch' end
-  if as_of < s[2] then return 'miss', 'floor' end
-  if o.at_least and not covers(o, s[3]) and not covers(o, as_of) then return 'miss', 'at_least' end
+  if sub(as_of, 1, 10) ~= sub(s[1], 1, 10) then return 'miss', 'epoch' end
+  if as_of < s[1] then return 'miss', 'floor' end
+  if o.at_least and not covers(o, s[2]) and not covers(o, as_of) then return 'miss', 'at_least' end
 
   local stale, key, value
   if e[3] ~= '' then
@@ -327,7 +339,7 @@ local function judge(s, e, now, o)
     end
   end
   if stale then return 'stale', stale, key, value end
-  if s[6] and s[6] > as_of then return 'stale', 'soft_floor' end
+  if s[4] and s[4] > as_of then return 'stale', 'soft_floor' end
   local fresh_until = e[6]
   if fresh_until and fresh_until ~= '' and now >= (tonumber(fresh_until) or 0) then return 'stale', 'fresh' end
   return 'hit'
@@ -391,8 +403,8 @@ local function answer(keys, args, may_lease)
     lease = take_lease(prefix, key, time)
     if state == 'miss' and lease == '' then state = 'wait' end
   end
-  if state == 'miss' or state == 'wait' then return { state, false, s[3], lease, -1 } end
-  return { state, e[8] == 'value' and e[1], s[3], lease, max(0, now - tonumber(e[4])) }
+  if state == 'miss' or state == 'wait' then return { state, false, s[2], lease, -1 } end
+  return { state, e[8] == 'value' and e[1], s[2], lease, max(0, now - tonumber(e[4])) }
 end
 
 -- FCALL cachetag_get 1 {ct}:e:<key> [MAXLAG ms] [ATLEAST version|lsn] [BETA x] [NOLEASE]
@@ -659,7 +671,7 @@ local REASONS = {
 local function cachetag_explain(keys, args)
   local prefix, key, o = prefix_of_entry(keys), keys[1], read_options(args)
   local now = now_ms()
-  local s = read_state(prefix .. 'w', 'epoch', 'floor', 'watermark', 'fresh_at', 'max_lag', 'soft_floor', 'applied', 'log_from')
+  local s = read_state(prefix .. 'w', 'floor', 'watermark', 'fresh_at', 'soft_floor', 'max_lag', 'epoch', 'applied', 'log_from')
   local e = read_entry(key, unpack(ENTRY))
   local held = call('EXISTS', lease_key(prefix, key)) == 1
 
@@ -668,7 +680,7 @@ local function cachetag_explain(keys, args)
   if verdict == 'miss' and held and not o.no_lease then verdict = 'wait' end
 
   local function ms(value) return value and format('%.0f', value) or '' end
-  local fresh_at, expires_at, fresh_until = tonumber(s[4] or nil), tonumber(e[5] or nil), tonumber(e[6] or nil)
+  local fresh_at, expires_at, fresh_until = tonumber(s[3] or nil), tonumber(e[5] or nil), tonumber(e[6] or nil)
   local put_at, cost = tonumber(e[4] or nil), tonumber(e[7] or nil)
   local lag, max_lag = ms(fresh_at and now - fresh_at), ms(o.max_lag or tonumber(s[5] or nil))
   local early = 0
@@ -678,7 +690,7 @@ local function cachetag_explain(keys, args)
   local reason = 'every tag is registered and none was bumped after as_of'
   if cause then
     reason = REASONS[cause]({
-      lag = lag, max_lag = max_lag, as_of = e[2], epoch = s[1], floor = s[2], soft_floor = s[6], value = cause_value,
+      lag = lag, max_lag = max_lag, as_of = e[2], epoch = sub(s[1] or '', 1, 10), floor = s[1], soft_floor = s[4], value = cause_value,
       tag = cause_key and tag_of(prefix, cause_key), at_least = (o.at_least_epoch and o.at_least_epoch .. '.' or '') .. (o.at_least or ''),
     })
   end
@@ -687,8 +699,8 @@ local function cachetag_explain(keys, args)
     'as_of', e[2] or '', 'kind', e[8] or '', 'payload_bytes', e[1] and ms(#e[1]) or '', 'age_ms', ms(put_at and max(0, now - put_at)),
     'expires_in_ms', ms(expires_at and expires_at - now), 'fresh_in_ms', ms(fresh_until and fresh_until - now), 'cost_ms', e[7] or '',
     'early_probability', format('%.6f', early), 'lease', held and 'held' or 'free',
-    'epoch', s[1] or '', 'floor', s[2] or '', 'soft_floor', s[6] or '', 'watermark', s[3] or '', 'applied', s[7] or '',
-    'fresh_at', s[4] or '', 'lag_ms', lag, 'max_lag_ms', max_lag, 'log_from', s[8] or '', 'now_ms', ms(now),
+    'epoch', s[6] or '', 'floor', s[1] or '', 'soft_floor', s[4] or '', 'watermark', s[2] or '', 'applied', s[7] or '',
+    'fresh_at', s[3] or '', 'lag_ms', lag, 'max_lag_ms', max_lag, 'log_from', s[8] or '', 'now_ms', ms(now),
   }
   local tag_keys = keys_of(e[3] or '')
   local values = mget(tag_keys)
@@ -768,7 +780,7 @@ local function read_groups(args, from, to)
   local i, n, last = 4, #args, from
   while i <= n do
     local v = version('version', args[i])
-    if v <= last and (v ~= last or last == from) then fail('version', v .. ' is not above ' .. last .. ': groups ascend, from excluded') end
+    if v < last or v == from then fail('version', v .. ' is not above ' .. last .. ': groups ascend, from excluded') end
     if v > to or sub(v, 1, 10) ~= sub(to, 1, 10) then fail('version', v .. ' is above to ' .. to) end
     last = v
     local nhard, nsoft = natural('nhard', args[i + 1], 0, 'a number of tags'), natural('nsoft', args[i + 2], 0, 'a number of tags')
@@ -855,13 +867,15 @@ local function append(prefix, s, from, to, hard, soft)
   local key = prefix .. 'log'
   local log_from, length, bytes = s.log_from, pcall_redis('XLEN', key), tonumber(s.log_bytes or nil) or 0
   local record = { 'from', from }
-  for kind, list in pairs({ hard = hard, soft = soft }) do
+  local function add(field, list)
     if #list.names > 0 then
-      record[#record + 1] = kind
-      record[#record + 1] = '\n' .. concat(list.names, '\n') .. '\n'
-      bytes = bytes + #record[#record]
+      local text = '\n' .. concat(list.names, '\n') .. '\n'
+      record[#record + 1], record[#record + 2] = field, text
+      bytes = bytes + #text
     end
   end
+  add('hard', hard)
+  add('soft', soft)
   local id = match(sub(to, 12), '^0*(%d+)$') .. '-0'
   -- A log that is not as we left it (evicted, deleted, not a stream) has lost records: it begins anew with this one.
   local intact = log_from and length == (tonumber(s.log_len or nil) or 0)
@@ -869,7 +883,7 @@ local function append(prefix, s, from, to, hard, soft)
   if not added or added.err then
     call('DEL', key)
     call('XADD', key, id, unpack(record))
-    log_from, length = from, 0
+    log_from, length, bytes = from, 0, bytes - (tonumber(s.log_bytes or nil) or 0)
   end
   length = length + 1
 

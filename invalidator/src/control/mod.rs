@@ -231,8 +231,8 @@ impl Control {
         let rules = self
             .client
             .query(
-                "SELECT id::text, template, columns_that_matter::text, operations::text, soft::text, predicate, \
-                 widen::text, state FROM cachetag.rule ORDER BY id",
+                "SELECT id::text, template, columns_that_matter::text, operations::text, (CASE WHEN soft THEN 't' ELSE 'f' END), predicate, \
+                 (CASE WHEN widen THEN 't' ELSE 'f' END), state FROM cachetag.rule ORDER BY id",
                 &[],
             )
             .await
@@ -245,7 +245,7 @@ impl Control {
         let dependencies = self
             .client
             .query(
-                "SELECT id::text, parent, child, soft::text, max_depth::text, operations::text \
+                "SELECT id::text, parent, child, (CASE WHEN soft THEN 't' ELSE 'f' END), max_depth::text, operations::text \
                  FROM cachetag.dependency ORDER BY id",
                 &[],
             )

@@ -7,7 +7,7 @@ pub enum TextError {
     #[error("{0:?} is not a number of the expected range")]
     Number(String),
     /// Neither `t` nor `f`.
-    #[error("{0:?} is not a boolean (t or f, true or false)")]
+    #[error("{0:?} is not a boolean (t or f)")]
     Boolean(String),
     /// Not the text form of a one-dimensional array.
     #[error("{0:?} is not a one-dimensional array in text form")]
@@ -22,11 +22,11 @@ pub(super) fn utf8(raw: &[u8]) -> Result<&str, TextError> {
     std::str::from_utf8(raw).map_err(|_| TextError::Encoding(lossy(raw)))
 }
 
-/// `t` or `f`; as text cast in SQL `true` or `false`.
+/// `t` or `f`.
 pub(super) fn boolean(raw: &[u8]) -> Result<bool, TextError> {
     match raw {
-        b"t" | b"true" => Ok(true),
-        b"f" | b"false" => Ok(false),
+        b"t" => Ok(true),
+        b"f" => Ok(false),
         _ => Err(TextError::Boolean(lossy(raw))),
     }
 }
@@ -48,7 +48,8 @@ fn elements(text: &str) -> Option<Vec<Option<String>>> {
         return Some(found);
     }
     loop {
-        let (element, after) = if let Some(quoted) = rest.strip_prefix('"') { quoted_element(quoted)? } else { plain_element(rest)? };
+        let (element, after) =
+            if let Some(quoted) = rest.strip_prefix('"') { quoted_element(quoted)? } else { plain_element(rest)? };
         found.push(element);
         match after.as_bytes() {
             b"}" => return Some(found),
@@ -101,13 +102,31 @@ mod tests {
     fn arrays_as_the_server_writes_them() {
         assert_eq!(array(b"{}"), Ok(vec![]));
         assert_eq!(array(b"{a,b}"), Ok(some(&["a", "b"])));
-        assert_eq!(array(br#"{"c d","say \"hi\"","back\\slash","","{}","NULL"}"#), Ok(some(&["c d", "say \"hi\"", "back\\slash", "", "{}", "NULL"])));
+        assert_eq!(
+            array(br#"{"c d","say \"hi\"","back\\slash","","{}","NULL"}"#),
+            Ok(some(&["c d", "say \"hi\"", "back\\slash", "", "{}", "NULL"]))
+        );
         assert_eq!(array("{größe,NULL}".as_bytes()), Ok(vec![Some("größe".into()), None]));
     }
 
     #[test]
     fn what_is_no_array_is_an_error() {
-        for bad in ["", "{", "}", "a", "{a", "{a,}", "{,a}", "{a}b", "{\"a}", "{\"a\"b}", "{{a}}", "{\"a\\", "[0:1]={a,b}", "{}x"] {
+        for bad in [
+            "",
+            "{",
+            "}",
+            "a",
+            "{a",
+            "{a,}",
+            "{,a}",
+            "{a}b",
+            "{\"a}",
+            "{\"a\"b}",
+            "{{a}}",
+            "{\"a\\",
+            "[0:1]={a,b}",
+            "{}x",
+        ] {
             assert_eq!(array(bad.as_bytes()), Err(TextError::Array(bad.into())), "{bad}");
         }
         assert!(matches!(array(b"{\xff}"), Err(TextError::Encoding(_))));
