@@ -94,10 +94,12 @@ impl SourceError {
         matches!(self, SourceError::Authentication { .. }) || self.server_says(ServerError::is_authentication)
     }
 
-    /// A setting has to be changed, here or on the server, before another try can succeed. A lack of WAL senders is transient as well:
-    /// somebody else's may end.
+    /// Somebody has to change something, here or on the server, before another try can succeed: a setting, a certificate, the credentials.
+    /// A lack of WAL senders is transient as well: somebody else's may end.
     pub fn is_configuration(&self) -> bool {
-        matches!(self, SourceError::Options(_) | SourceError::Tls(_)) || self.server_says(ServerError::is_configuration)
+        matches!(self, SourceError::Options(_) | SourceError::Tls(_))
+            || self.is_authentication()
+            || self.server_says(ServerError::is_configuration)
     }
 
     /// Another process uses the slot.
@@ -145,7 +147,7 @@ mod tests {
         assert!(server("55000", "logical decoding requires wal_level >= logical").is_configuration());
         assert!(server("0A000", "logical decoding cannot be used while in recovery").is_configuration());
         let closing = server("57P01", "terminating connection due to administrator command");
-        assert!(closing.is_transient() && !closing.is_configuration() && !closing.is_authentication());
+        assert!(closing.is_transient() && !closing.is_configuration());
         assert!(server("53300", "sorry, too many clients already").is_transient());
         assert!(!server("53400", "all replication slots are in use").is_transient());
         assert!(!server("XX000", "cache lookup failed").is_transient());
