@@ -231,8 +231,11 @@ impl Pipeline {
             Message::Update(update) => {
                 let new = self.offsets.new.index(update.new);
                 let old = update.old.map(|old| self.offsets.old.index(old.tuple()));
-                let outcome =
-                    self.mapper.update(update.relation, old_row(update.old.as_ref(), &old.map(Columns)), &Columns(new))?;
+                let outcome = self.mapper.update(
+                    update.relation,
+                    old_row(update.old.as_ref(), &old.map(Columns)),
+                    &Columns(new),
+                )?;
                 self.on_outcome(update.relation, outcome);
             }
             Message::Delete(delete) => {
@@ -400,7 +403,8 @@ impl Pipeline {
     /// decoded before the start and became visible only now, so the rules are not what the stream was mapped with.
     fn see_to_writers(&self, look: &Look) -> Result<(), SessionError> {
         // Until the stream has passed what was flushed, its commit may still be on the way.
-        if self.watermark.received() < look.flushed || self.writers.iter().all(|&xid| look.snapshot.is_in_progress(xid)) {
+        if self.watermark.received() < look.flushed || self.writers.iter().all(|&xid| look.snapshot.is_in_progress(xid))
+        {
             return Ok(());
         }
         Err(SessionError::MetadataIncomplete)

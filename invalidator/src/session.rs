@@ -64,9 +64,11 @@ impl SessionError {
             Self::Control(e) => e.is_configuration(),
             Self::Source(e) => e.is_configuration() || e.is_authentication(),
             Self::Sink(e) => e.is_configuration(),
-            Self::Parse(_) | Self::Metadata(_) | Self::MetadataIncomplete | Self::SlotGone { .. } | Self::Silent { .. } => {
-                false
-            },
+            Self::Parse(_)
+            | Self::Metadata(_)
+            | Self::MetadataIncomplete
+            | Self::SlotGone { .. }
+            | Self::Silent { .. } => false,
         }
     }
 
@@ -99,7 +101,8 @@ pub async fn open(config: &Config, claimant: &str, memory: &mut Memory) -> Resul
     let slot_is_new = see_to_slot(config, &control, &mut source).await?;
     // The slot admits one daemon at a time; only who holds it claims Redis, so a second daemon started by mistake just waits.
     source.start_replication(&StartOptions::new(&config.slot)).await?;
-    let Some(Slot { confirmed: Some(confirmed), active_pid: Some(walsender), .. }) = control.slot(&config.slot).await? else {
+    let Some(Slot { confirmed: Some(confirmed), active_pid: Some(walsender), .. }) = control.slot(&config.slot).await?
+    else {
         return Err(SessionError::SlotGone { slot: config.slot.clone() });
     };
 
@@ -148,7 +151,8 @@ pub async fn open(config: &Config, claimant: &str, memory: &mut Memory) -> Resul
 
     // From here on the order matters: who is changing rules, then the rules, then the position.
     let metadata = control.metadata().await?;
-    let mapper = Mapper::load(&metadata.rules, &metadata.bindings, &metadata.dependencies, config.max_tags_per_transaction)?;
+    let mapper =
+        Mapper::load(&metadata.rules, &metadata.bindings, &metadata.dependencies, config.max_tags_per_transaction)?;
     // Commits up to `confirmed` are not sent again; unless the watermark has passed them, they may still be invisible.
     let must_drain = state_watermark(&state, epoch).is_none_or(|w| w < confirmed);
     let mut watermark = Watermark::new(confirmed, applied, metadata.read_at, must_drain);
@@ -161,7 +165,19 @@ pub async fn open(config: &Config, claimant: &str, memory: &mut Memory) -> Resul
         rules = metadata.rules.len(), dependencies = metadata.dependencies.len(), read_at = %metadata.read_at,
         slot = config.slot, redis = facts.server, postgres = preflight.version, "streaming"
     );
-    Ok(Pipeline::new(config, source, Rc::new(control), sink, mapper, watermark, identity, epoch, applied, walsender, metadata))
+    Ok(Pipeline::new(
+        config,
+        source,
+        Rc::new(control),
+        sink,
+        mapper,
+        watermark,
+        identity,
+        epoch,
+        applied,
+        walsender,
+        metadata,
+    ))
 }
 
 /// The watermark in Redis, if it is of this epoch.

@@ -49,9 +49,9 @@ impl ControlError {
         match self {
             ControlError::Setup { .. } => true,
             ControlError::Connect(e) => e.is_configuration(),
-            ControlError::Query { source, .. } => source
-                .code()
-                .is_some_and(|c| *c == tokio_postgres::error::SqlState::INSUFFICIENT_PRIVILEGE),
+            ControlError::Query { source, .. } => {
+                source.code().is_some_and(|c| *c == tokio_postgres::error::SqlState::INSUFFICIENT_PRIVILEGE)
+            }
             ControlError::Reply { .. } => false,
         }
     }
@@ -182,7 +182,8 @@ impl Control {
 
     /// Name of the database.
     pub async fn database(&self) -> Result<String, ControlError> {
-        let row = self.client.query_one("SELECT current_database()::text", &[]).await.doing("asking for the database")?;
+        let row =
+            self.client.query_one("SELECT current_database()::text", &[]).await.doing("asking for the database")?;
         Ok(row.get(0))
     }
 
@@ -224,10 +225,7 @@ impl Control {
             )
             .await
             .doing(DOING)?;
-        self.client
-            .batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-            .await
-            .doing(DOING)?;
+        self.client.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await.doing(DOING)?;
         let rules = self
             .client
             .query(

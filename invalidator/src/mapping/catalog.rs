@@ -85,7 +85,8 @@ impl Fields<'_> {
                 text::utf8(raw).map_err(Problem::from).and_then(|t| Template::parse(t).map_err(Problem::from))
             })?,
             columns_that_matter,
-            operations: Operations::parse((self.value)("operations").as_deref()).map_err(|e| self.error("operations", e))?,
+            operations: Operations::parse((self.value)("operations").as_deref())
+                .map_err(|e| self.error("operations", e))?,
             soft: self.read("soft", text::boolean)?,
             predicate,
             is_sound: self.required("state")? == b"ok",
@@ -107,7 +108,8 @@ impl Fields<'_> {
             child: tag("child")?.as_str().as_bytes().into(),
             soft: self.read("soft", text::boolean)?,
             max_depth: self.read("max_depth", text::number)?,
-            operations: Operations::parse((self.value)("operations").as_deref()).map_err(|e| self.error("operations", e))?,
+            operations: Operations::parse((self.value)("operations").as_deref())
+                .map_err(|e| self.error("operations", e))?,
         })
     }
 }

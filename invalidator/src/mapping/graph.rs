@@ -244,7 +244,9 @@ mod tests {
                     let edge_parent = std::str::from_utf8(&edge.parent).unwrap();
                     let fires = match parent.strip_suffix(":*") {
                         Some(family) => edge_parent.split(':').next() == Some(family),
-                        None => edge_parent == parent || edge_parent == format!("{}:*", parent.split(':').next().unwrap()),
+                        None => {
+                            edge_parent == parent || edge_parent == format!("{}:*", parent.split(':').next().unwrap())
+                        }
                     };
                     if fires && *depth < edge.max_depth && edge.operations.intersects(cause) {
                         let child = String::from_utf8(edge.child.to_vec()).unwrap();
@@ -269,9 +271,13 @@ mod tests {
 
     fn any_edge() -> impl Strategy<Value = Edge> {
         let tag = || prop::sample::select(vec!["a", "b", "f:1", "f:2", "f:*", "g:1", "g:*", "h"]);
-        (tag(), tag(), any::<bool>(), 0u32..4, prop::sample::select(vec![Operations::ALL, Operations::INSERT])).prop_map(
-            |(parent, child, soft, max_depth, operations)| Edge { soft, max_depth, operations, ..edge(parent, child) },
-        )
+        (tag(), tag(), any::<bool>(), 0u32..4, prop::sample::select(vec![Operations::ALL, Operations::INSERT]))
+            .prop_map(|(parent, child, soft, max_depth, operations)| Edge {
+                soft,
+                max_depth,
+                operations,
+                ..edge(parent, child)
+            })
     }
 
     proptest! {

@@ -98,9 +98,11 @@ impl Mapper {
         const DEPENDENCY: &[&str] = &["id", "parent", "child", "soft", "max_depth", "operations"];
         let mut catalog = Catalog::default();
         let mut graph = Graph::default();
-        for (table, names, rows) in
-            [(Table::Rule, RULE, rules), (Table::Binding, BINDING, bindings), (Table::Dependency, DEPENDENCY, dependencies)]
-        {
+        for (table, names, rows) in [
+            (Table::Rule, RULE, rules),
+            (Table::Binding, BINDING, bindings),
+            (Table::Dependency, DEPENDENCY, dependencies),
+        ] {
             for row in rows {
                 let value = |name: &str| {
                     let index = names.iter().position(|known| *known == name)?;
@@ -266,11 +268,7 @@ impl Mapper {
 }
 
 impl Bumps {
-    fn each(
-        &mut self,
-        rules: &[CompiledRule],
-        apply: impl Fn(&CompiledRule, &mut Vec<u8>, &mut rule::Touch<'_>),
-    ) {
+    fn each(&mut self, rules: &[CompiledRule], apply: impl Fn(&CompiledRule, &mut Vec<u8>, &mut rule::Touch<'_>)) {
         let mut rendered = std::mem::take(&mut self.rendered);
         for rule in rules {
             apply(rule, &mut rendered, &mut |tag, cause, soft| self.touch(tag, cause, soft));

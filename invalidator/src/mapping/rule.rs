@@ -47,7 +47,13 @@ impl CompiledRule {
         if self.rows_may_move { shown | Operations::UPDATE } else { shown }
     }
 
-    pub(super) fn insert<R: Row + ?Sized>(&self, relation: &Relation, new: &R, out: &mut Vec<u8>, touch: &mut Touch<'_>) {
+    pub(super) fn insert<R: Row + ?Sized>(
+        &self,
+        relation: &Relation,
+        new: &R,
+        out: &mut Vec<u8>,
+        touch: &mut Touch<'_>,
+    ) {
         let cause = self.cause(Operations::INSERT);
         if self.operations.intersects(cause) {
             let after = After::insert(relation, new);
@@ -170,8 +176,7 @@ impl Precise {
         let must_differ = match &rule.columns_that_matter {
             None => None,
             Some(names) => {
-                let mut columns =
-                    names.iter().map(|name| relation.column(name)).collect::<Option<Vec<usize>>>()?;
+                let mut columns = names.iter().map(|name| relation.column(name)).collect::<Option<Vec<usize>>>()?;
                 columns.extend(template.columns());
                 columns.extend(predicate.iter().flat_map(|predicate| predicate.columns()));
                 Some(columns)
