@@ -48,7 +48,8 @@ fn elements(text: &str) -> Option<Vec<Option<String>>> {
         return Some(found);
     }
     loop {
-        let (element, after) = if let Some(quoted) = rest.strip_prefix('"') { quoted_element(quoted)? } else { plain_element(rest)? };
+        let (element, after) =
+            if let Some(quoted) = rest.strip_prefix('"') { quoted_element(quoted)? } else { plain_element(rest)? };
         found.push(element);
         match after.as_bytes() {
             b"}" => return Some(found),
@@ -101,13 +102,31 @@ mod tests {
     fn arrays_as_the_server_writes_them() {
         assert_eq!(array(b"{}"), Ok(vec![]));
         assert_eq!(array(b"{a,b}"), Ok(some(&["a", "b"])));
-        assert_eq!(array(br#"{"c d","say \"hi\"","back\\slash","","{}","NULL"}"#), Ok(some(&["c d", "say \"hi\"", "back\\slash", "", "{}", "NULL"])));
+        assert_eq!(
+            array(br#"{"c d","say \"hi\"","back\\slash","","{}","NULL"}"#),
+            Ok(some(&["c d", "say \"hi\"", "back\\slash", "", "{}", "NULL"]))
+        );
         assert_eq!(array("{größe,NULL}".as_bytes()), Ok(vec![Some("größe".into()), None]));
     }
 
     #[test]
     fn what_is_no_array_is_an_error() {
-        for bad in ["", "{", "}", "a", "{a", "{a,}", "{,a}", "{a}b", "{\"a}", "{\"a\"b}", "{{a}}", "{\"a\\", "[0:1]={a,b}", "{}x"] {
+        for bad in [
+            "",
+            "{",
+            "}",
+            "a",
+            "{a",
+            "{a,}",
+            "{,a}",
+            "{a}b",
+            "{\"a}",
+            "{\"a\"b}",
+            "{{a}}",
+            "{\"a\\",
+            "[0:1]={a,b}",
+            "{}x",
+        ] {
             assert_eq!(array(bad.as_bytes()), Err(TextError::Array(bad.into())), "{bad}");
         }
         assert!(matches!(array(b"{\xff}"), Err(TextError::Encoding(_))));
