@@ -29,7 +29,7 @@ pub struct Dependency {
 /// A walk that was given up: more edges than allowed. The caller bumps everything.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct TooWide {
-    /// Whether any change of the transaction that led into the graph was soft only.
+    /// Whether every change that led into the graph was soft.
     pub(super) soft: bool,
 }
 

@@ -28,10 +28,9 @@ impl Operations {
         self.0 & other.0 != 0
     }
 
-    /// Reads the text form of a `text[]` of operation names. NULL and the empty array listen to everything: a rule
-    /// that never fires would be a cache that is never invalidated.
-    pub fn parse(array: Option<&[u8]>) -> Result<Self, OperationsError> {
-        let Some(array) = array else { return Ok(Self::ALL) };
+    /// Reads the text form of a `text[]` of operation names. The empty array listens to everything: a rule that never
+    /// fires would be a cache that is never invalidated.
+    pub fn parse(array: &[u8]) -> Result<Self, OperationsError> {
         let mut operations = 0;
         for name in text::array(array).map_err(OperationsError::Array)? {
             operations |= match name.as_deref() {
@@ -115,12 +114,11 @@ mod tests {
 
     #[test]
     fn operations_are_read_from_an_array() {
-        assert_eq!(Operations::parse(None), Ok(Operations::ALL));
-        assert_eq!(Operations::parse(Some(b"{}")), Ok(Operations::ALL));
-        assert_eq!(Operations::parse(Some(b"{insert,delete}")), Ok(Operations::INSERT | Operations::DELETE));
-        assert_eq!(Operations::parse(Some(b"{insert,merge}")), Err(OperationsError::Unknown("merge".into())));
-        assert_eq!(Operations::parse(Some(b"{NULL}")), Err(OperationsError::Unknown("NULL".into())));
-        assert!(matches!(Operations::parse(Some(b"insert")), Err(OperationsError::Array(_))));
+        assert_eq!(Operations::parse(b"{}"), Ok(Operations::ALL));
+        assert_eq!(Operations::parse(b"{insert,delete}"), Ok(Operations::INSERT | Operations::DELETE));
+        assert_eq!(Operations::parse(b"{insert,merge}"), Err(OperationsError::Unknown("merge".into())));
+        assert_eq!(Operations::parse(b"{NULL}"), Err(OperationsError::Unknown("NULL".into())));
+        assert!(matches!(Operations::parse(b"insert"), Err(OperationsError::Array(_))));
     }
 
     #[test]
