@@ -49,10 +49,10 @@ pub(super) enum Added {
 pub(super) struct TagSet {
     limit: usize,
     everything: Marks,
-    families: HashMap<Box<str>, Family>,
+    /// The families that are bumped as a whole.
+    families: HashMap<Box<str>, Marks>,
+    /// Single tags. Some may be covered by their family since.
     members: HashMap<Tag, Marks>,
-    /// Bumped families; together with the members, what the limit counts.
-    whole_families: usize,
     pub(super) collapsed: Collapsed,
 }
 
@@ -63,21 +63,11 @@ pub(super) struct Collapsed {
     pub(super) everything: u64,
 }
 
-#[derive(Debug, Default)]
-struct Family {
-    /// Marks of `family:*`.
-    whole: Marks,
-    /// Members in the set.
-    members: usize,
-    /// Whether a member is hard.
-    hard_members: bool,
-}
-
-impl Family {
-    /// By how much the set shrinks when the family collapses.
-    fn gain(&self) -> usize {
-        if self.whole.is_empty() { self.members.saturating_sub(1) } else { self.members }
-    }
+/// What a set gains when a family collapses.
+struct Candidate<'s> {
+    family: &'s str,
+    tags: usize,
+    soft: bool,
 }
 
 /// Above this capacity a table is given back after its transaction: clearing it would cost every later one.
@@ -91,7 +81,6 @@ impl TagSet {
             everything: Marks::NONE,
             families: HashMap::new(),
             members: HashMap::new(),
-            whole_families: 0,
             collapsed: Collapsed::default(),
         }
     }
@@ -103,7 +92,7 @@ impl TagSet {
         }
         match Scope::of(tag) {
             Scope::Everything => self.add_everything(marks),
-            Scope::Family(name) => self.add_family(name, marks),
+            Scope::Family(family) => self.add_family(family, marks),
             Scope::Member(family) => self.add_member(family, tag, marks),
         }
     }
@@ -119,30 +108,20 @@ impl TagSet {
         Added::New
     }
 
-    fn add_family(&mut self, name: &str, marks: Marks) -> Added {
-        if self.families.get(name).is_some_and(|family| family.whole.contains(marks)) {
-            return Added::Known;
+    fn add_family(&mut self, family: &str, marks: Marks) -> Added {
+        if let Some(known) = self.families.get_mut(family) {
+            return if known.add(marks).is_empty() { Added::Known } else { Added::New };
         }
-        let family = self.families.entry(name.into()).or_default();
-        self.whole_families += usize::from(family.whole.is_empty());
-        family.whole.add(marks);
+        self.families.insert(family.into(), marks);
         self.shrink_to_limit();
         Added::New
     }
 
-    fn add_member(&mut self, name: &str, text: &str, marks: Marks) -> Added {
+    fn add_member(&mut self, family: &str, text: &str, marks: Marks) -> Added {
         if let Some(known) = self.members.get_mut(text) {
-            if known.add(marks).is_empty() {
-                return Added::Known;
-            }
-            if marks.is_hard()
-                && let Some(family) = self.families.get_mut(name)
-            {
-                family.hard_members = true;
-            }
-            return Added::New;
+            return if known.add(marks).is_empty() { Added::Known } else { Added::New };
         }
-        if self.families.get(name).is_some_and(|family| covers(family.whole, marks)) {
+        if self.families.get(family).is_some_and(|whole| covers(*whole, marks)) {
             return Added::Absorbed;
         }
         let Ok(tag) = Tag::parse(text) else {
@@ -150,15 +129,12 @@ impl TagSet {
             return self.add_everything(marks);
         };
         self.members.insert(tag, marks);
-        let family = self.families.entry(name.into()).or_default();
-        family.members += 1;
-        family.hard_members |= marks.is_hard();
         self.shrink_to_limit();
         Added::New
     }
 
     fn len(&self) -> usize {
-        self.members.len() + self.whole_families + usize::from(!self.everything.is_empty())
+        self.members.len() + self.families.len() + usize::from(!self.everything.is_empty())
     }
 
     fn shrink_to_limit(&mut self) {
@@ -169,62 +145,77 @@ impl TagSet {
         if self.len() <= self.limit {
             return;
         }
-        // Room is made for more than one tag: each round costs a walk over the whole set.
+        // Room is made for more than one tag, or the next ones would cost a walk over the whole set each.
         let goal = self.limit - self.limit / 8;
-        let mut len = self.len();
-        let mut candidates: Vec<_> = self.families.values_mut().filter(|family| family.gain() > 0).collect();
-        candidates.sort_unstable_by_key(|family| Reverse(family.gain()));
-        for family in candidates {
-            if len <= goal {
-                break;
-            }
-            len -= family.gain();
-            family.whole.add(Marks::new(Operations::ALL, !family.hard_members));
-            self.collapsed.families += 1;
-        }
-        self.forget_covered();
-        if self.len() > self.limit {
+        self.collapse_families(goal);
+        if self.len() > goal {
             self.collapsed.everything += 1;
-            let hard = self.families.values().any(|family| family.whole.is_hard() || family.hard_members);
+            let hard = self.members.values().chain(self.families.values()).any(|marks| marks.is_hard());
             self.add_everything(Marks::new(Operations::ALL, !hard));
         }
     }
 
-    /// Drops what a family or `*` covers, and counts anew.
+    /// Collapses families, the largest first, until no more than `goal` tags are left or nothing is to be gained.
+    fn collapse_families(&mut self, goal: usize) {
+        let mut len = self.len();
+        let mut collapsed = Vec::new();
+        for Candidate { family, tags, soft } in self.candidates() {
+            if len <= goal {
+                break;
+            }
+            len -= tags;
+            collapsed.push((Box::<str>::from(family), Marks::new(Operations::ALL, soft)));
+        }
+        for (family, marks) in collapsed {
+            self.families.entry(family).or_default().add(marks);
+            self.collapsed.families += 1;
+        }
+        self.forget_covered();
+    }
+
+    /// The families that save anything by collapsing, largest first.
+    fn candidates(&self) -> Vec<Candidate<'_>> {
+        let mut families: HashMap<&str, Candidate<'_>> = HashMap::new();
+        for (tag, marks) in &self.members {
+            let family = tag.family();
+            let candidate = families.entry(family).or_insert_with(|| {
+                // The tag of the whole family takes up a place too, unless it is there already.
+                let tags = usize::from(self.families.contains_key(family));
+                Candidate { family, tags, soft: true }
+            });
+            candidate.tags += 1;
+            candidate.soft &= !marks.is_hard();
+        }
+        let mut candidates: Vec<_> = families
+            .into_values()
+            .map(|candidate| Candidate { tags: candidate.tags - 1, ..candidate })
+            .filter(|candidate| candidate.tags > 0)
+            .collect();
+        candidates.sort_unstable_by_key(|candidate| Reverse(candidate.tags));
+        candidates
+    }
+
+    /// Drops what a family or `*` covers.
     fn forget_covered(&mut self) {
         let Self { members, families, everything, .. } = self;
-        for family in families.values_mut() {
-            (family.members, family.hard_members) = (0, false);
-            if covers(*everything, family.whole) {
-                family.whole = Marks::NONE;
-            }
-        }
+        families.retain(|_, whole| !covers(*everything, *whole));
         members.retain(|tag, marks| {
-            let Some(family) = families.get_mut(tag.family()) else { return false };
-            let kept = !covers(*everything, *marks) && !covers(family.whole, *marks);
-            if kept {
-                family.members += 1;
-                family.hard_members |= marks.is_hard();
-            }
-            kept
+            !covers(*everything, *marks) && !families.get(tag.family()).is_some_and(|whole| covers(*whole, *marks))
         });
-        families.retain(|_, family| family.members > 0 || !family.whole.is_empty());
-        self.whole_families = families.values().filter(|family| !family.whole.is_empty()).count();
     }
 
     /// The set's contents; the set is empty afterwards.
     pub(super) fn take(&mut self) -> TransactionBumps {
         let mut bumps = TransactionBumps::default();
+        if !self.families.is_empty() {
+            self.forget_covered();
+        }
         if !self.everything.is_empty() {
             bumps.push(Tag::everything(), self.everything);
         }
-        if self.whole_families > 0 {
-            self.forget_covered();
-            for (name, family) in self.families.iter().filter(|(_, family)| !family.whole.is_empty()) {
-                // A canonical family gives a canonical tag; see `add_member` for the other branch.
-                let tag = Tag::parse(&format!("{name}:*")).unwrap_or_else(|_| Tag::everything());
-                bumps.push(tag, family.whole);
-            }
+        for (family, marks) in self.families.drain() {
+            // A canonical family gives a canonical tag; see `add_member` for the other branch.
+            bumps.push(Tag::parse(&format!("{family}:*")).unwrap_or_else(|_| Tag::everything()), marks);
         }
         for (tag, marks) in self.members.drain() {
             bumps.push(tag, marks);
@@ -238,15 +229,14 @@ impl TagSet {
     /// Forgets everything.
     pub(super) fn clear(&mut self) {
         self.everything = Marks::NONE;
-        self.whole_families = 0;
+        self.families.clear();
+        self.members.clear();
         if self.members.capacity() > KEPT_CAPACITY {
             self.members = HashMap::new();
         }
         if self.families.capacity() > KEPT_CAPACITY {
             self.families = HashMap::new();
         }
-        self.members.clear();
-        self.families.clear();
     }
 }
 
@@ -321,11 +311,17 @@ mod tests {
 
     #[test]
     fn the_largest_family_collapses_first() {
-        let tags = [("a:1", HARD), ("b:1", HARD), ("b:2", HARD), ("b:3", HARD), ("c:1", SOFT), ("a:2", HARD)];
-        assert_eq!(taken(5, &tags), (strings(&["a:1", "a:2", "b:*"]), strings(&["c:1"])));
-        let mut set = set(5, &tags);
-        assert_eq!(set.add("b:4", marks(HARD)), Added::Absorbed);
+        let mut set = TagSet::new(25);
+        let tags = |family: u8, n: u8| (0..n).map(move |n| format!("f{family}:{n}"));
+        for tag in (0..9).flat_map(|family| tags(family, 2)).chain(tags(9, 7)) {
+            assert_eq!(set.add(&tag, marks(HARD)), Added::New);
+        }
+        assert_eq!(set.add("f9:7", marks(HARD)), Added::New);
         assert_eq!(set.collapsed, Collapsed { families: 1, everything: 0 });
+        assert_eq!(set.add("f9:8", marks(HARD)), Added::Absorbed);
+        let (last, others) = (Tag::parse("f9:*").unwrap(), 18);
+        let bumps = set.take();
+        assert_eq!((bumps.hard.len(), bumps.hard.last()), (others + 1, Some(&last)));
     }
 
     #[test]

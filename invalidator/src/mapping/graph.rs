@@ -274,7 +274,6 @@ impl Graph {
         if node.incoming > 0 || !node.out.is_empty() || self.by_tag.remove(&node.tag).is_none() {
             return;
         }
-        node.seeds = Marks::NONE;
         self.free.push(id);
     }
 

@@ -86,10 +86,6 @@ impl Marks {
         self.0 & 0x0f != 0
     }
 
-    pub(super) fn contains(self, other: Self) -> bool {
-        self.0 & other.0 == other.0
-    }
-
     /// What passes an edge that listens to `operations`.
     pub(super) fn caused_by(self, operations: Operations) -> Self {
         Self(self.0 & (operations.0 | operations.0 << 4))
@@ -128,7 +124,7 @@ mod tests {
         assert_eq!(marks.add(soft), soft);
         assert!(!marks.is_hard());
         let new = marks.add(Marks::new(Operations::UPDATE, false));
-        assert!(new.is_hard() && marks.contains(soft));
+        assert!(new.is_hard());
         assert!(marks.add(soft).is_empty());
     }
 
