@@ -53,7 +53,9 @@ impl Error {
             Error::NotTracked { relation } => {
                 format!("What depends on it would never be invalidated. Run: SELECT cachetag.track('{relation}', …);")
             }
-            Error::NoColumn { .. } => "Pass whole rows of the table, or select the columns that its templates name.".into(),
+            Error::NoColumn { .. } => {
+                "Pass whole rows of the table, or select the columns that its templates name.".into()
+            }
             Error::Json(_) | Error::Literals | Error::Spi(_) | Error::NoAggregate => return None,
         })
     }

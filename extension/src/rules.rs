@@ -52,7 +52,7 @@ fn predicate_literals(predicate: &str) -> Vec<String> {
 #[pg_extern(sql = false)]
 fn predicate_with(predicate: &str, literals: Vec<Option<String>>) -> String {
     let mut literals = literals.into_iter();
-    let replaced = raise(Predicate::parse(predicate))
-        .map_literals(|_, _| literals.next().flatten().ok_or(Error::Literals));
+    let replaced =
+        raise(Predicate::parse(predicate)).map_literals(|_, _| literals.next().flatten().ok_or(Error::Literals));
     raise(replaced).to_string()
 }

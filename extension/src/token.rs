@@ -15,8 +15,7 @@ fn caller() -> pg_sys::Oid {
 /// See the SQL comment on `cachetag.covers`.
 #[pg_extern(sql = false)]
 fn covers(token: &str) -> bool {
-    let version: Version =
-        raise(token.parse().map_err(|_| Error::Token { token: token.chars().take(80).collect() }));
+    let version: Version = raise(token.parse().map_err(|_| Error::Token { token: token.chars().take(80).collect() }));
     // SAFETY: all of these read this backend's or shared state and have no precondition beyond a running transaction.
     unsafe {
         if pg_sys::RecoveryInProgress() {

@@ -140,6 +140,9 @@ mod tests {
         assert_eq!(prove(&here, Source { slot_is_new: true, ..source() }), Err(SlotIsNew));
         assert!(matches!(prove(&here, Source { confirmed: Lsn(71), ..source() }), Err(RedisIsOlder { .. })));
         assert!(matches!(prove(&here, Source { end: Lsn(69), ..source() }), Err(ServerIsOlder { .. })));
-        assert!(matches!(prove(&here, Source { last_epoch: Some(epoch(8)), ..source() }), Err(RedisIsOfAnOlderEpoch { .. })));
+        assert!(matches!(
+            prove(&here, Source { last_epoch: Some(epoch(8)), ..source() }),
+            Err(RedisIsOfAnOlderEpoch { .. })
+        ));
     }
 }

@@ -13,7 +13,11 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
         "s" => 1.0,
         "m" | "min" => 60.0,
         "h" => 3600.0,
-        _ => return Err(format!("{text:?} is not a duration: write a number and a unit (us, ms, s, m, h), such as 500ms")),
+        _ => {
+            return Err(format!(
+                "{text:?} is not a duration: write a number and a unit (us, ms, s, m, h), such as 500ms"
+            ));
+        }
     };
     let number: f64 = number.parse().map_err(|_| format!("{text:?} is not a duration: {number:?} is not a number"))?;
     Duration::try_from_secs_f64(number * scale).map_err(|_| format!("{text:?} is out of range for a duration"))
@@ -24,8 +28,8 @@ pub(super) fn render(duration: Duration) -> String {
     let us = duration.as_micros();
     match us {
         0 => "0s".into(),
-        _ if us % 1_000_000 == 0 => format!("{}s", us / 1_000_000),
-        _ if us % 1_000 == 0 => format!("{}ms", us / 1_000),
+        _ if us.is_multiple_of(1_000_000) => format!("{}s", us / 1_000_000),
+        _ if us.is_multiple_of(1_000) => format!("{}ms", us / 1_000),
         _ => format!("{us}us"),
     }
 }

@@ -23,7 +23,9 @@ pub enum ConfigError {
         source: std::io::Error,
     },
     /// The configuration file is not what it should be.
-    #[error("configuration file {path}: {message}; `cachetag run --print-config` prints every name that may stand in it")]
+    #[error(
+        "configuration file {path}: {message}; `cachetag run --print-config` prints every name that may stand in it"
+    )]
     Parse {
         /// The path as given.
         path: PathBuf,
@@ -156,10 +158,7 @@ impl Config {
                 .heartbeat
                 .or(file.heartbeat)
                 .unwrap_or((max_lag / 10).clamp(Duration::from_millis(5), Duration::from_millis(250))),
-            max_tags_per_transaction: args
-                .max_tags_per_transaction
-                .or(file.max_tags_per_transaction)
-                .unwrap_or(10_000),
+            max_tags_per_transaction: args.max_tags_per_transaction.or(file.max_tags_per_transaction).unwrap_or(10_000),
             max_tags_per_batch: args.max_tags_per_batch.or(file.max_tags_per_batch).unwrap_or(10_000),
             application_name: args.application_name.or(file.application_name).unwrap_or_else(|| "cachetag".into()),
             log_format: args.log_format.or(file.log_format).unwrap_or_default(),
@@ -181,7 +180,10 @@ impl Config {
         }
         let slot_byte = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_';
         if self.slot.is_empty() || self.slot.len() > 63 || !self.slot.bytes().all(slot_byte) {
-            return invalid("slot", "must be 1 to 63 lower-case letters, digits and underscores, as PostgreSQL demands");
+            return invalid(
+                "slot",
+                "must be 1 to 63 lower-case letters, digits and underscores, as PostgreSQL demands",
+            );
         }
         if self.max_lag < Duration::from_millis(10) {
             return invalid("max_lag", "must be at least 10ms: below it every read would bypass the cache");

@@ -37,7 +37,9 @@ pub enum SinkError {
         source: redis::RedisError,
     },
     /// Name or password were refused.
-    #[error("redis {url}: authentication failed ({source}); check user and password in the URL against the server's ACL")]
+    #[error(
+        "redis {url}: authentication failed ({source}); check user and password in the URL against the server's ACL"
+    )]
     Authentication {
         /// The URL, password hidden.
         url: String,
@@ -92,7 +94,9 @@ pub enum SinkError {
         own: String,
     },
     /// The reply is not one that the library gives.
-    #[error("unexpected reply from the cachetag library: expected {expected}, got {got}; is another library loaded under that name?")]
+    #[error(
+        "unexpected reply from the cachetag library: expected {expected}, got {got}; is another library loaded under that name?"
+    )]
     Reply {
         /// What was expected.
         expected: &'static str,
@@ -140,7 +144,8 @@ impl Sink {
     /// Connects and sees to the library.
     pub async fn connect(config: &Config, claimant: &str) -> Result<Sink, SinkError> {
         let url = redact(&config.redis);
-        let client = Client::open(config.redis.as_str()).map_err(|source| SinkError::Url { url: url.clone(), source })?;
+        let client =
+            Client::open(config.redis.as_str()).map_err(|source| SinkError::Url { url: url.clone(), source })?;
         let options = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(CONNECT_TIMEOUT))
             .set_response_timeout(Some(RESPONSE_TIMEOUT));
@@ -151,12 +156,8 @@ impl Sink {
                 SinkError::Redis(source)
             }
         })?;
-        let sink = Sink {
-            connection,
-            url,
-            state_key: format!("{{{}}}:w", config.namespace),
-            claimant: claimant.to_string(),
-        };
+        let sink =
+            Sink { connection, url, state_key: format!("{{{}}}:w", config.namespace), claimant: claimant.to_string() };
         sink.see_to_library().await?;
         Ok(sink)
     }

@@ -28,9 +28,7 @@ pub(super) fn applied(reply: Value) -> Result<u64, SinkError> {
     let state = items.next().and_then(text);
     match state.as_deref() {
         Some("applied") => number(items.next()),
-        Some("fenced") => {
-            Err(SinkError::Fenced { by: items.next().and_then(text).filter(|s| !s.is_empty()) })
-        }
+        Some("fenced") => Err(SinkError::Fenced { by: items.next().and_then(text).filter(|s| !s.is_empty()) }),
         Some("discontinuity") => {
             Err(SinkError::Discontinuity { applied: items.next().and_then(text).filter(|s| !s.is_empty()) })
         }
@@ -137,7 +135,8 @@ mod tests {
     #[test]
     fn a_state_is_read_by_field() {
         let v = "1700000000.00000000000000000042";
-        let reply = Value::Array(vec![bulk("applied"), bulk(v), bulk("fresh_at"), bulk("9"), bulk("now_ms"), Value::Int(12)]);
+        let reply =
+            Value::Array(vec![bulk("applied"), bulk(v), bulk("fresh_at"), bulk("9"), bulk("now_ms"), Value::Int(12)]);
         let state = state(reply).unwrap();
         assert_eq!(state.applied.unwrap().to_string(), v);
         assert_eq!((state.watermark, state.fresh_at, state.now), (None, Some(9), 12));

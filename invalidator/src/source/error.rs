@@ -1,75 +1,19 @@
-//! What can go wrong on the replication connection, and what to do about it.
+//! What can go wrong between here and PostgreSQL.
 
-use fallible_iterator::FallibleIterator;
-use postgres_protocol::message::backend::ErrorResponseBody;
+use std::io;
+use std::time::Duration;
 
+use thiserror::Error;
+
+use super::server_error::ServerError;
 use super::wire::FrameError;
 
-/// An error of the server, field by field.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct ServerError {
-    /// SQLSTATE.
-    pub code: String,
-    /// The primary message.
-    pub message: String,
-    /// More about it.
-    pub detail: Option<String>,
-    /// What the server suggests.
-    pub hint: Option<String>,
-}
-
-impl ServerError {
-    pub(super) fn read(body: &ErrorResponseBody) -> std::io::Result<ServerError> {
-        let mut error = ServerError::default();
-        let mut fields = body.fields();
-        while let Some(field) = fields.next()? {
-            let value = String::from_utf8_lossy(field.value_bytes()).into_owned();
-            match field.type_() {
-                b'C' => error.code = value,
-                b'M' => error.message = value,
-                b'D' => error.detail = Some(value),
-                b'H' => error.hint = Some(value),
-                _ => {}
-            }
-        }
-        Ok(error)
-    }
-
-    /// What a person can do about the errors that this daemon is known to meet.
-    fn remedy(&self) -> Option<&'static str> {
-        let says = |text: &str| self.message.contains(text);
-        Some(match self.code.as_str() {
-            "28P01" | "28000" => "check user, password and pg_hba.conf (a replication connection needs its database listed there)",
-            "53400" => "raise max_replication_slots, or drop a slot that nobody uses (SELECT * FROM pg_replication_slots)",
-            "53300" => "raise max_wal_senders (or max_connections), or end a client that nobody needs",
-            "42501" => "give the role the REPLICATION attribute: ALTER ROLE … REPLICATION",
-            "3D000" => "create the database, or correct its name",
-            "55000" if says("wal_level") => "set wal_level = logical and restart PostgreSQL",
-            "55000" if says("recovery") => "connect to the primary: this server is a standby",
-            "55006" => "another daemon holds the slot; this one waits until it is free",
-            _ => return None,
-        })
-    }
-}
-
-impl std::fmt::Display for ServerError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} ({})", self.message, self.code)?;
-        for more in [&self.detail, &self.hint].into_iter().flatten() {
-            write!(f, "; {more}")?;
-        }
-        match self.remedy() {
-            Some(remedy) => write!(f, "; {remedy}"),
-            None => Ok(()),
-        }
-    }
-}
-
-/// Why the replication connection cannot be used.
-#[derive(Debug, thiserror::Error)]
+/// Why a connection cannot be made or used. The predicates tell what follows from it; the text tells a person what to do.
+#[derive(Debug, Error)]
+#[non_exhaustive]
 pub enum SourceError {
     /// The connection string is not one.
-    #[error("postgres connection string: {0}; expected postgres://user@host:port/database or key=value pairs")]
+    #[error("postgres connection string: {0}; expected postgres://user@host:port/database or name=value pairs")]
     Options(String),
     /// A certificate or a TLS setting cannot be used.
     #[error("TLS with postgres: {0}")]
@@ -80,17 +24,18 @@ pub enum SourceError {
         /// Where.
         server: String,
         /// What happened.
-        source: std::io::Error,
+        source: io::Error,
     },
     /// It took too long.
-    #[error("postgres at {server}: no connection within {} s", .after.as_secs())]
+    #[error("postgres at {server}: no connection within {} s; is this the right address (connect_timeout sets the patience)?", .after.as_secs())]
     Timeout {
         /// Where.
         server: String,
         /// How long.
-        after: std::time::Duration,
+        after: Duration,
     },
-    /// The server asks for a way of authentication that is not known here, or for a password that was not given.
+    /// The server asks for a way of authentication that is not known here, or for a password that was not given, or it failed to prove
+    /// that it knows the password.
     #[error("postgres at {server}: {problem}")]
     Authentication {
         /// Where.
@@ -117,48 +62,69 @@ pub enum SourceError {
         /// What came.
         got: String,
     },
+    /// The connection streams, or an earlier command was given up before its answer, which would be taken for this one's.
+    #[error("postgres: this connection is busy with an earlier command; open another one")]
+    Busy,
     /// A replication frame is malformed.
     #[error("replication stream: {0}")]
     Frame(#[from] FrameError),
 }
 
 impl SourceError {
-    fn code(&self) -> Option<&str> {
+    /// The server's own error.
+    pub fn server_error(&self) -> Option<&ServerError> {
         match self {
-            SourceError::Server { error, .. } => Some(&error.code),
+            SourceError::Server { error, .. } => Some(error),
             _ => None,
         }
     }
 
-    /// Name, password or permission were refused.
-    pub fn is_authentication(&self) -> bool {
-        matches!(self, SourceError::Authentication { .. })
-            || matches!(self.code(), Some("28P01" | "28000" | "42501" | "3D000"))
+    fn server_says(&self, predicate: impl FnOnce(&ServerError) -> bool) -> bool {
+        self.server_error().is_some_and(predicate)
     }
 
-    /// A setting has to be changed before another try can succeed.
+    /// The same again, a little later, may succeed: the network, a restart, a lack of resources, a slot in use.
+    pub fn is_transient(&self) -> bool {
+        matches!(self, SourceError::Io { .. } | SourceError::Timeout { .. } | SourceError::Ended | SourceError::Busy)
+            || self.server_says(ServerError::is_transient)
+    }
+
+    /// Name, password, permission or database were refused.
+    pub fn is_authentication(&self) -> bool {
+        matches!(self, SourceError::Authentication { .. }) || self.server_says(ServerError::is_authentication)
+    }
+
+    /// Somebody has to change something, here or on the server, before another try can succeed: a setting, a certificate, the credentials.
+    /// A lack of WAL senders is transient as well: somebody else's may end.
     pub fn is_configuration(&self) -> bool {
         matches!(self, SourceError::Options(_) | SourceError::Tls(_))
-            || matches!(self.code(), Some("53400" | "0A000"))
-            || matches!(self, SourceError::Server { error, .. } if error.code == "55000"
-                && (error.message.contains("wal_level") || error.message.contains("recovery")))
+            || self.is_authentication()
+            || self.server_says(ServerError::is_configuration)
     }
 
     /// Another process uses the slot.
     pub fn is_slot_active(&self) -> bool {
-        self.code() == Some("55006")
+        self.server_says(ServerError::is_slot_active)
     }
 
     /// There is no such slot.
     pub fn is_slot_missing(&self) -> bool {
-        matches!(self, SourceError::Server { error, .. } if error.code == "42704" && error.message.contains("slot"))
+        self.server_says(ServerError::is_slot_missing)
     }
 
-    /// The WAL that the slot needs is gone.
+    /// There is a slot of this name already.
+    pub fn is_slot_duplicate(&self) -> bool {
+        self.server_says(ServerError::is_slot_duplicate)
+    }
+
+    /// The WAL that the slot needs is gone: it has to be replaced, and nobody knows what was missed.
     pub fn is_slot_lost(&self) -> bool {
-        matches!(self, SourceError::Server { error, .. }
-            if (error.code == "55000" && (error.message.contains("can no longer") || error.message.contains("invalidated")))
-                || (error.code == "58P01" && error.message.contains("already been removed")))
+        self.server_says(ServerError::is_slot_lost)
+    }
+
+    /// The stream stands at a place where the publication does not exist. No retry gets past it: the slot has to be replaced.
+    pub fn is_publication_missing(&self) -> bool {
+        self.server_says(ServerError::is_publication_missing)
     }
 }
 
@@ -176,15 +142,31 @@ mod tests {
         assert!(server("28P01", "password authentication failed for user \"x\"").is_authentication());
         assert!(server("55006", "replication slot \"cachetag\" is active for PID 1").is_slot_active());
         assert!(server("42704", "replication slot \"cachetag\" does not exist").is_slot_missing());
-        assert!(server("55000", "can no longer get changes from replication slot \"cachetag\"").is_slot_lost());
+        assert!(server("42710", "replication slot \"cachetag\" already exists").is_slot_duplicate());
         assert!(server("53400", "all replication slots are in use").is_configuration());
         assert!(server("55000", "logical decoding requires wal_level >= logical").is_configuration());
-        assert!(!server("57P01", "terminating connection").is_configuration());
+        assert!(server("0A000", "logical decoding cannot be used while in recovery").is_configuration());
+        let closing = server("57P01", "terminating connection due to administrator command");
+        assert!(closing.is_transient() && !closing.is_configuration());
+        assert!(server("53300", "sorry, too many clients already").is_transient());
+        assert!(!server("53400", "all replication slots are in use").is_transient());
+        assert!(!server("XX000", "cache lookup failed").is_transient());
     }
 
     #[test]
     fn the_text_names_the_remedy() {
-        assert!(server("53400", "all replication slots are in use").to_string().contains("max_replication_slots"));
-        assert!(server("28P01", "password authentication failed").to_string().contains("pg_hba.conf"));
+        for (code, message, remedy) in [
+            ("53400", "all replication slots are in use", "max_replication_slots"),
+            ("53300", "number of requested standby connections exceeds max_wal_senders", "raise max_wal_senders"),
+            ("28000", "no pg_hba.conf entry for host", "pg_hba.conf"),
+            ("42501", "must be superuser or replication role to start walsender", "REPLICATION"),
+            ("55000", "logical decoding requires wal_level >= logical", "wal_level = logical"),
+            ("0A000", "logical decoding cannot be used while in recovery", "primary"),
+            ("55000", "can no longer get changes from replication slot \"s\"", "max_slot_wal_keep_size"),
+        ] {
+            let text = server(code, message).to_string();
+            assert!(text.contains(message) && text.contains(code), "{text}");
+            assert!(text.rsplit("; ").next().unwrap().contains(remedy), "{text}");
+        }
     }
 }

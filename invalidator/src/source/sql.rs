@@ -1,85 +1,73 @@
 //! The ordinary SQL connection: the same server, the same TLS, another protocol state.
 
-use tokio_postgres::{Client, NoTls};
-use tokio_postgres_rustls::MakeRustlsConnect;
+use std::io;
 
-use super::options::{ConnectOptions, TlsMode};
-use super::{SourceError, tls};
+use cachetag_core::RENDER_SETTINGS;
+use tokio::time::timeout;
+use tokio_postgres::config::SslMode;
+use tokio_postgres::{Client, Config, NoTls};
+
+use super::startup::server_options;
+use super::stream::Stream;
+use super::{ConnectOptions, ServerError, SourceError};
 
 /// Why the SQL connection could not be made.
-#[derive(Debug, thiserror::Error)]
-pub enum SqlError {
-    /// The server refused, or could not be reached.
-    #[error("postgres at {server}: {}", describe(.source))]
-    Connect {
-        /// Where.
-        server: String,
-        /// What happened.
-        source: tokio_postgres::Error,
-    },
-    /// TLS could not be set up.
-    #[error(transparent)]
-    Tls(#[from] SourceError),
-}
+pub type SqlError = SourceError;
 
-impl SqlError {
-    /// Must a person act before another try can succeed?
-    pub fn is_configuration(&self) -> bool {
-        match self {
-            SqlError::Connect { source, .. } => {
-                matches!(source.code().map(|c| c.code()), Some("28P01" | "28000" | "3D000" | "42501"))
-                    || describe(source).contains("password missing")
-            }
-            SqlError::Tls(_) => true,
-        }
-    }
-}
-
-fn describe(error: &tokio_postgres::Error) -> String {
-    let text = match (error.as_db_error(), std::error::Error::source(error)) {
-        (Some(db), _) => format!("{} ({})", db.message(), db.code().code()),
-        (None, Some(source)) => format!("{error}: {source}"),
-        (None, None) => error.to_string(),
-    };
-    match error.code().map(|c| c.code()) {
-        Some("28P01" | "28000") => format!("{text}; check user, password and pg_hba.conf"),
-        Some("3D000") => format!("{text}; create the database, or correct its name"),
-        _ => text,
-    }
-}
+const SESSION_SETTINGS: &[(&str, &str)] = &[
+    // In strict mode this daemon is the standby that commits wait for: its own must not.
+    ("synchronous_commit", "local"),
+    ("idle_session_timeout", "0"),
+    ("lock_timeout", "5000"),
+    ("statement_timeout", "30000"),
+];
 
 /// Connects; the connection is driven by a task that ends with the client.
 pub async fn connect(options: &ConnectOptions) -> Result<Client, SqlError> {
-    let mut config = options.config.clone();
-    config.application_name(format!("{}-sql", options.application_name));
-    config.connect_timeout(options.timeout);
-    // In strict mode this daemon is the standby that commits wait for: its own must not.
-    config.options("-c synchronous_commit=local -c lock_timeout=5000 -c statement_timeout=30000");
-    let failed = |source| SqlError::Connect { server: options.server(), source };
-    if options.tls == TlsMode::Disable {
-        config.ssl_mode(tokio_postgres::config::SslMode::Disable);
-        let (client, connection) = config.connect(NoTls).await.map_err(failed)?;
-        spawn(connection);
-        return Ok(client);
+    let mut config = Config::new();
+    config
+        .user(&options.user)
+        .dbname(&options.database)
+        .application_name(format!("{}-sql", options.application_name))
+        .options(server_options(&options.server_options, RENDER_SETTINGS.iter().chain(SESSION_SETTINGS)))
+        // The stream below is encrypted already, if it is to be.
+        .ssl_mode(SslMode::Disable);
+    if let Some(password) = &options.password {
+        config.password(password);
     }
-    config.ssl_mode(match options.tls {
-        TlsMode::Prefer => tokio_postgres::config::SslMode::Prefer,
-        _ => tokio_postgres::config::SslMode::Require,
-    });
-    let tls = MakeRustlsConnect::new(tls::client_config(options)?);
-    let (client, connection) = config.connect(tls).await.map_err(failed)?;
-    spawn(connection);
-    Ok(client)
-}
-
-fn spawn<S, T>(connection: tokio_postgres::Connection<S, T>)
-where
-    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
-    T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
-{
+    let open = async {
+        let stream = Stream::connect(options).await?;
+        config.connect_raw(stream, NoTls).await.map_err(|error| refused(options, error))
+    };
+    let (client, connection) = match timeout(options.timeout, open).await {
+        Ok(connected) => connected?,
+        Err(_) => return Err(SourceError::Timeout { server: options.server(), after: options.timeout }),
+    };
     tokio::spawn(async move {
         if let Err(error) = connection.await {
             tracing::debug!(%error, "the SQL connection ended");
         }
     });
+    Ok(client)
+}
+
+fn refused(options: &ConnectOptions, error: tokio_postgres::Error) -> SourceError {
+    if let Some(error) = error.as_db_error() {
+        return SourceError::Server { doing: "connecting for SQL", error: Box::new(ServerError::from(error)) };
+    }
+    let server = options.server();
+    let text = error.to_string();
+    let source = std::error::Error::source(&error);
+    let detail = source.map(ToString::to_string).filter(|detail| !text.contains(detail));
+    let problem = detail.map_or_else(|| text.clone(), |detail| format!("{text}: {detail}"));
+    // A failed SCRAM proof is an I/O error too, in form; it is not the network's.
+    if problem.contains("password missing") || text.starts_with("authentication error") {
+        return SourceError::Authentication {
+            server,
+            problem: format!("{problem}; check user and password (PGPASSWORD)"),
+        };
+    }
+    let kind =
+        source.and_then(|source| source.downcast_ref::<io::Error>()).map_or(io::ErrorKind::Other, io::Error::kind);
+    SourceError::Io { server, source: io::Error::new(kind, problem) }
 }

@@ -1,21 +1,21 @@
 //! The bytes' way to the server: TCP, TLS over TCP, or a Unix socket.
 
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
-use tokio::net::{TcpStream, UnixStream};
-use tokio_postgres::config::Host;
+use tokio::net::{TcpSocket, TcpStream, UnixStream, lookup_host};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use super::options::{ConnectOptions, TlsMode};
+use super::options::{ConnectOptions, Host, TlsMode};
 use super::{SourceError, tls};
 
-/// SSLRequest: length 8 and the code that no protocol version has.
+/// SSLRequest: length 8 and a code that no protocol version has.
 const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
 
 /// A connection before PostgreSQL's protocol begins.
@@ -30,14 +30,10 @@ impl Stream {
     pub(super) async fn connect(options: &ConnectOptions) -> Result<Stream, SourceError> {
         let io = |source| SourceError::Io { server: options.server(), source };
         let name = match &options.host {
-            Host::Unix(folder) => {
-                let path = folder.join(format!(".s.PGSQL.{}", options.port));
-                return UnixStream::connect(path).await.map(Stream::Unix).map_err(io);
-            }
+            Host::Unix(_) => return UnixStream::connect(options.socket()).await.map(Stream::Unix).map_err(io),
             Host::Tcp(name) => name,
         };
-        let mut tcp = TcpStream::connect((name.as_str(), options.port)).await.map_err(io)?;
-        tcp.set_nodelay(true).map_err(io)?;
+        let mut tcp = tcp(options, name).await.map_err(io)?;
         if options.tls == TlsMode::Disable {
             return Ok(Stream::Tcp(tcp));
         }
@@ -53,18 +49,45 @@ impl Stream {
                 )));
             }
             other => {
-                return Err(SourceError::Protocol { expected: "an answer to SSLRequest", got: format!("byte {other:#x}") });
+                return Err(SourceError::Protocol {
+                    expected: "an answer to SSLRequest",
+                    got: format!("'{}'", other.escape_ascii()),
+                });
             }
         }
         let server_name = ServerName::try_from(name.clone())
             .map_err(|_| SourceError::Tls(format!("{name:?} is not a host name that a certificate can have")))?;
         let connector = TlsConnector::from(Arc::new(tls::client_config(options)?));
-        let stream = connector
-            .connect(server_name, tcp)
-            .await
-            .map_err(|e| SourceError::Tls(format!("handshake with {}: {e}", options.server())))?;
-        Ok(Stream::Tls(Box::new(stream)))
+        match connector.connect(server_name, tcp).await {
+            Ok(stream) => Ok(Stream::Tls(Box::new(stream))),
+            Err(error) => Err(tls::handshake_error(options, error)),
+        }
     }
+}
+
+/// The first of the host's addresses that answers.
+async fn tcp(options: &ConnectOptions, name: &str) -> io::Result<TcpStream> {
+    let addresses: Vec<SocketAddr> = match options.address {
+        Some(address) => vec![(address, options.port).into()],
+        None => lookup_host((name, options.port)).await?.collect(),
+    };
+    let mut failure = io::Error::new(io::ErrorKind::NotFound, "the host name has no address");
+    for address in addresses {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() };
+        let connected = match socket {
+            // A peer that vanished without a word is found out even while nothing is to be sent.
+            Ok(socket) => match socket.set_keepalive(true) {
+                Ok(()) => socket.connect(address).await,
+                Err(error) => Err(error),
+            },
+            Err(error) => Err(error),
+        };
+        match connected.and_then(|stream| stream.set_nodelay(true).map(|()| stream)) {
+            Ok(stream) => return Ok(stream),
+            Err(error) => failure = error,
+        }
+    }
+    Err(failure)
 }
 
 macro_rules! delegate {

@@ -149,13 +149,8 @@ mod tests {
     #[test]
     fn a_status() {
         let mut out = BytesMut::new();
-        let status = Status {
-            written: Lsn(1),
-            flushed: Lsn(2),
-            applied: Lsn(3),
-            clock: PgTime(4),
-            reply_requested: true,
-        };
+        let status =
+            Status { written: Lsn(1), flushed: Lsn(2), applied: Lsn(3), clock: PgTime(4), reply_requested: true };
         status.encode(&mut out);
         let expected: &[u8] =
             b"d\0\0\0\x26r\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0\x02\0\0\0\0\0\0\0\x03\0\0\0\0\0\0\0\x04\x01";
