@@ -40,7 +40,7 @@ async fn a_standby() {
     let copy = server.file("standby");
     let mut command = Command::new(server.postgres.installation().program("pg_basebackup"));
     command.args(["--write-recovery-conf", "--checkpoint=fast", "--pgdata"]).arg(&copy);
-    command.args(["--dbname", &format!("{}&", server.postgres.url("postgres")).replace('&', "")]);
+    command.args(["--dbname", &server.postgres.url("postgres")]);
     let user = User::for_servers().unwrap();
     let log = server.folder.path().join("pg_basebackup.log");
     Process::spawn("pg_basebackup", command, &log, user.as_ref(), libc::SIGKILL).unwrap().success().await.unwrap();

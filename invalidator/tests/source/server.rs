@@ -21,6 +21,7 @@ host    all  md5user    samehost     md5
 host    all  clearuser  samehost     password
 host    all  gssuser    samehost     gss
 host    all  all        samehost     scram-sha-256
+host    replication  postgres  samehost  scram-sha-256
 ";
 
 /// A running server and the folder that holds it and its certificates.
@@ -104,7 +105,7 @@ impl Server {
     /// The superuser over the Unix socket.
     pub fn local(&self, database: &str) -> ConnectOptions {
         let (folder, port) = (self.postgres.data().display(), self.port());
-        ConnectOptions::parse(&format!("host={folder} port={port} user=postgres dbname={database}")).unwrap()
+        ConnectOptions::parse(&format!("host={folder} port={port} user=postgres dbname='{database}'")).unwrap()
     }
 
     /// Somebody over TCP, with more parameters behind the database's name.
