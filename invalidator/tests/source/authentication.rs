@@ -42,13 +42,6 @@ async fn a_wrong_password_and_none() {
 }
 
 #[tokio::test]
-async fn what_is_not_spoken_here() {
-    let server = shared().await;
-    let error = refused(&server.tcp("gssuser", "postgres")).await;
-    assert!(error.is_authentication() && error.to_string().contains("scram-sha-256"), "{error}");
-}
-
-#[tokio::test]
 async fn no_such_role_database_or_permission() {
     let server = shared().await;
     for (options, code, remedy) in [
