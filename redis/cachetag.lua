@@ -30,6 +30,7 @@ local VERSION = '0.1.0'
 
 local LSN_MAX = '18446744073709551615'   -- 2^64 - 1, also the largest sequence number of a stream id
 local MS_MAX = 1000000000000             -- 31 years: any longer time is a unit error
+local TIME_MAX = 10000000000000          -- ms since 1970: the year 2286, when epochs end too
 local TAG_BYTES = 512
 local ENTRY_TAGS = 4096                  -- tags of one entry; beyond it a family tag is the right tool
 local LEASE_MS = 10000
@@ -40,12 +41,23 @@ local SCAN_BYTES = 256 * 1024
 local SCAN_WORK = 4 * 1024 * 1024        -- bytes of text times unregistered keys
 local CHUNK = 2000                       -- arguments of one MGET: Lua's stack holds 8000
 local TAG_GRACE_MS = 60000               -- a tag outlives its entries at least by this, so that a refill finds it registered
+local MEMO_VERSIONS = 4096
+local MEMO_BYTES = 1024 * 1024           -- text of the entries' `keys` that are remembered taken apart
 local EARLY_REACH = 36.1                 -- -ln(2^-52), rounded up: no draw of XFetch reaches further
 
-local call, pcall_redis, sha1hex = redis.call, redis.pcall, redis.sha1hex
-local byte, find, format, match, sub, upper = string.byte, string.find, string.format, string.match, string.sub, string.upper
-local floor, log, max, min = math.floor, math.log, math.max, math.min
-local concat, unpack, tonumber, type = table.concat, unpack, tonumber, type
+-- The API and Lua's libraries, as locals. Redis hides them while a library loads: the first call binds them.
+local call, pcall_redis, sha1hex, error_reply
+local byte, find, format, match, sub, upper, char, rep, gsub
+local floor, log, exp, max, min
+local concat
+
+local function bind()
+  call, pcall_redis, sha1hex, error_reply = redis.call, redis.pcall, redis.sha1hex, redis.error_reply
+  byte, find, format, match, sub, upper = string.byte, string.find, string.format, string.match, string.sub, string.upper
+  char, rep, gsub = string.char, string.rep, string.gsub
+  floor, log, exp, max, min = math.floor, math.log, math.exp, math.max, math.min
+  concat = table.concat
+end
 
 ---------------------------------------------------------------------------------------------------------------------------------------
 -- Arguments
@@ -57,21 +69,26 @@ end
 
 -- Foreign text in a message: short, printable, quoted.
 local function shown(text)
-  local short = sub(text, 1, 80):gsub('[%z\1-\31\127-\255]', '?')
+  local short = gsub(sub(text, 1, 80), '[%z\1-\31\127-\255]', '?')
   return '"' .. short .. (#text > 80 and '…"' or '"')
 end
 
-local function natural(argument, text, least, unit)
-  local number = text and #text <= 13 and find(text, '^%d+$') and tonumber(text)
-  if not number or number < least or number > MS_MAX then
-    fail(argument, format('expected %s, an integer from %d to %.0f, got %s', unit, least, MS_MAX, text and shown(text) or 'nothing'))
+local function natural(argument, text, least, unit, most)
+  local number = text and #text <= 14 and find(text, '^%d+$') and tonumber(text)
+  if not number or number < least or number > (most or MS_MAX) then
+    fail(argument, format('expected %s, an integer from %d to %.0f, got %s', unit, least, most or MS_MAX, text and shown(text) or 'nothing'))
   end
   return number
 end
 
--- The shape of a version: 10 digits, a dot, 20 digits.
+-- The shape of a version: 10 digits, a dot, 20 digits. Hot versions are met again and again: those found good are remembered.
+local good, good_count = {}, 0
 local function is_version(text)
-  return #text == 31 and byte(text, 11) == 46 and find(text, '^%d+%.%d+$') ~= nil
+  if good[text] then return true end
+  if #text ~= 31 or byte(text, 11) ~= 46 or not find(text, '^%d+%.%d+$') then return false end
+  if good_count == MEMO_VERSIONS then good, good_count = {}, 0 end
+  good[text], good_count = true, good_count + 1
+  return true
 end
 
 local function version(argument, text)
@@ -93,7 +110,7 @@ local function lsn_digits(text)
     return format('%010.0f%010.0f', floor(a / 100000) + floor(b / 10000000000), b % 10000000000)
   end
   if not find(text, '^%d+$') or #text > 20 then return nil end
-  local digits = ('0'):rep(20 - #text) .. text
+  local digits = rep('0', 20 - #text) .. text
   return digits <= LSN_MAX and digits or nil
 end
 
@@ -125,7 +142,7 @@ end
 
 -- Why a text is not a canonical tag; nil if it is one. The first line decides nearly all.
 local function tag_problem(tag)
-  if not find(tag, '[%z\1-\32\127%%*{}\128-\255]') and #tag <= TAG_BYTES and find(tag, '^[^:]') then return nil end
+  if find(tag, '^[a-z0-9_.A-Z-][a-z0-9:_.A-Z-]*$') and #tag <= TAG_BYTES then return nil end
   if tag == '' then return 'empty' end
   if #tag > TAG_BYTES then return format('%d bytes, at most %d', #tag, TAG_BYTES) end
   if tag == '*' then return nil end
@@ -138,7 +155,7 @@ local function tag_problem(tag)
     local hex = match(body, '^[0-9A-F][0-9A-F]', i + 1)
     if not hex then return '"%" without two upper-case hexadecimal digits' end
     local code = tonumber(hex, 16)
-    if not (code <= 32 or code == 127 or find(':%*{}', string.char(code), 1, true)) then
+    if not (code <= 32 or code == 127 or find(':%*{}', char(code), 1, true)) then
       return format('%%%s encodes a byte that stands for itself', hex)
     end
     i = find(body, '%', i + 3, true)
@@ -221,15 +238,20 @@ local function tag_versions(value)
   return nil
 end
 
--- The full keys of an entry's `keys`, a key a line.
+-- The full keys of an entry's `keys`, a key a line. Remembered, because taking them apart costs more than reading them.
+local lists, lists_bytes = {}, 0
 local function keys_of(text)
-  local keys, n, from = {}, 0, 1
+  local keys, n, from = lists[text], 0, 1
+  if keys then return keys end
+  keys = {}
   while from <= #text do
     local to = find(text, '\n', from, true) or #text + 1
     n = n + 1
     keys[n] = sub(text, from, to - 1)
     from = to + 1
   end
+  if lists_bytes + #text > MEMO_BYTES then lists, lists_bytes = {}, 0 end
+  lists[text], lists_bytes = keys, lists_bytes + #text
   return keys
 end
 
@@ -279,16 +301,16 @@ end
 
 -- Why nothing at all may be served; nil if the state is good.
 local function closed(s, now, o)
-  local epoch, floor_, watermark, fresh_at = s[1], s[2], s[3], tonumber(s[4] or nil)
+  local floor_, watermark, fresh_at = s[1], s[2], tonumber(s[3] or nil)
   if not watermark then return 'no watermark' end
   local max_lag = o.max_lag or tonumber(s[5] or nil)
-  if not (epoch and #epoch == 10 and floor_ and is_version(floor_) and is_version(watermark) and fresh_at and max_lag) then return 'state' end
+  if not (floor_ and is_version(floor_) and is_version(watermark) and fresh_at and max_lag) then return 'state' end
   if fresh_at > now then return 'clock' end
   if now - fresh_at > max_lag then return 'lag' end
   return nil
 end
 
-local STATE = { 'epoch', 'floor', 'watermark', 'fresh_at', 'max_lag', 'soft_floor' }
+local STATE = { 'floor', 'watermark', 'fresh_at', 'soft_floor', 'max_lag' }
 local ENTRY = { 'payload', 'as_of', 'keys', 'put_at', 'expires_at', 'fresh_until', 'cost', 'kind' }
 
 -- The verdict on an entry `e` (fields of ENTRY) under a state `s` (fields of STATE) that is not closed: 'hit', 'stale' or 'miss', the cause,
@@ -301,9 +323,9 @@ local function judge(s, e, now, o)
   end
   if now >= expires_at then return 'miss', 'expired' end
   -- The floor's epoch is the present one, so an entry at or above the floor is of this epoch or, after a restore, of a foreign later one.
-  if sub(as_of, 1, 10) ~= s[1] then return 'miss', 'epoch' end
-  if as_of < s[2] then return 'miss', 'floor' end
-  if o.at_least and not covers(o, s[3]) and not covers(o, as_of) then return 'miss', 'at_least' end
+  if sub(as_of, 1, 10) ~= sub(s[1], 1, 10) then return 'miss', 'epoch' end
+  if as_of < s[1] then return 'miss', 'floor' end
+  if o.at_least and not covers(o, s[2]) and not covers(o, as_of) then return 'miss', 'at_least' end
 
   local stale, key, value
   if e[3] ~= '' then
@@ -317,7 +339,7 @@ local function judge(s, e, now, o)
     end
   end
   if stale then return 'stale', stale, key, value end
-  if s[6] and s[6] > as_of then return 'stale', 'soft_floor' end
+  if s[4] and s[4] > as_of then return 'stale', 'soft_floor' end
   local fresh_until = e[6]
   if fresh_until and fresh_until ~= '' and now >= (tonumber(fresh_until) or 0) then return 'stale', 'fresh' end
   return 'hit'
@@ -338,7 +360,7 @@ end
 local function is_early(e, now, o, key, time)
   local reach = (tonumber(e[7]) or 0) * o.beta
   if reach <= 0 then return false end
-  local due = min(tonumber(e[5]), tonumber(e[6] or nil) or MS_MAX * 10)
+  local due = min(tonumber(e[5]), tonumber(e[6] or nil) or TIME_MAX * 2)
   if due - now > reach * EARLY_REACH then return false end
   local u = (tonumber(sub(random_hex(key, time), 1, 13), 16) + 1) / 4503599627370496
   return now - reach * log(u) >= due
@@ -381,8 +403,8 @@ local function answer(keys, args, may_lease)
     lease = take_lease(prefix, key, time)
     if state == 'miss' and lease == '' then state = 'wait' end
   end
-  if state == 'miss' or state == 'wait' then return { state, false, s[3], lease, -1 } end
-  return { state, e[8] == 'value' and e[1], s[3], lease, max(0, now - tonumber(e[4])) }
+  if state == 'miss' or state == 'wait' then return { state, false, s[2], lease, -1 } end
+  return { state, e[8] == 'value' and e[1], s[2], lease, max(0, now - tonumber(e[4])) }
 end
 
 -- FCALL cachetag_get 1 {ct}:e:<key> [MAXLAG ms] [ATLEAST version|lsn] [BETA x] [NOLEASE]
@@ -649,7 +671,7 @@ local REASONS = {
 local function cachetag_explain(keys, args)
   local prefix, key, o = prefix_of_entry(keys), keys[1], read_options(args)
   local now = now_ms()
-  local s = read_state(prefix .. 'w', 'epoch', 'floor', 'watermark', 'fresh_at', 'max_lag', 'soft_floor', 'applied', 'log_from')
+  local s = read_state(prefix .. 'w', 'floor', 'watermark', 'fresh_at', 'soft_floor', 'max_lag', 'epoch', 'applied', 'log_from')
   local e = read_entry(key, unpack(ENTRY))
   local held = call('EXISTS', lease_key(prefix, key)) == 1
 
@@ -658,17 +680,17 @@ local function cachetag_explain(keys, args)
   if verdict == 'miss' and held and not o.no_lease then verdict = 'wait' end
 
   local function ms(value) return value and format('%.0f', value) or '' end
-  local fresh_at, expires_at, fresh_until = tonumber(s[4] or nil), tonumber(e[5] or nil), tonumber(e[6] or nil)
+  local fresh_at, expires_at, fresh_until = tonumber(s[3] or nil), tonumber(e[5] or nil), tonumber(e[6] or nil)
   local put_at, cost = tonumber(e[4] or nil), tonumber(e[7] or nil)
   local lag, max_lag = ms(fresh_at and now - fresh_at), ms(o.max_lag or tonumber(s[5] or nil))
   local early = 0
   if verdict == 'hit' and not o.no_lease and cost and cost * o.beta > 0 then
-    early = math.exp(-max(0, min(expires_at, fresh_until or expires_at) - now) / (cost * o.beta))
+    early = exp(-max(0, min(expires_at, fresh_until or expires_at) - now) / (cost * o.beta))
   end
   local reason = 'every tag is registered and none was bumped after as_of'
   if cause then
     reason = REASONS[cause]({
-      lag = lag, max_lag = max_lag, as_of = e[2], epoch = s[1], floor = s[2], soft_floor = s[6], value = cause_value,
+      lag = lag, max_lag = max_lag, as_of = e[2], epoch = sub(s[1] or '', 1, 10), floor = s[1], soft_floor = s[4], value = cause_value,
       tag = cause_key and tag_of(prefix, cause_key), at_least = (o.at_least_epoch and o.at_least_epoch .. '.' or '') .. (o.at_least or ''),
     })
   end
@@ -677,8 +699,8 @@ local function cachetag_explain(keys, args)
     'as_of', e[2] or '', 'kind', e[8] or '', 'payload_bytes', e[1] and ms(#e[1]) or '', 'age_ms', ms(put_at and max(0, now - put_at)),
     'expires_in_ms', ms(expires_at and expires_at - now), 'fresh_in_ms', ms(fresh_until and fresh_until - now), 'cost_ms', e[7] or '',
     'early_probability', format('%.6f', early), 'lease', held and 'held' or 'free',
-    'epoch', s[1] or '', 'floor', s[2] or '', 'soft_floor', s[6] or '', 'watermark', s[3] or '', 'applied', s[7] or '',
-    'fresh_at', s[4] or '', 'lag_ms', lag, 'max_lag_ms', max_lag, 'log_from', s[8] or '', 'now_ms', ms(now),
+    'epoch', s[6] or '', 'floor', s[1] or '', 'soft_floor', s[4] or '', 'watermark', s[2] or '', 'applied', s[7] or '',
+    'fresh_at', s[3] or '', 'lag_ms', lag, 'max_lag_ms', max_lag, 'log_from', s[8] or '', 'now_ms', ms(now),
   }
   local tag_keys = keys_of(e[3] or '')
   local values = mget(tag_keys)
@@ -758,7 +780,7 @@ local function read_groups(args, from, to)
   local i, n, last = 4, #args, from
   while i <= n do
     local v = version('version', args[i])
-    if v <= last and (v ~= last or last == from) then fail('version', v .. ' is not above ' .. last .. ': groups ascend, from excluded') end
+    if v < last or v == from then fail('version', v .. ' is not above ' .. last .. ': groups ascend, from excluded') end
     if v > to or sub(v, 1, 10) ~= sub(to, 1, 10) then fail('version', v .. ' is above to ' .. to) end
     last = v
     local nhard, nsoft = natural('nhard', args[i + 1], 0, 'a number of tags'), natural('nsoft', args[i + 2], 0, 'a number of tags')
@@ -845,13 +867,15 @@ local function append(prefix, s, from, to, hard, soft)
   local key = prefix .. 'log'
   local log_from, length, bytes = s.log_from, pcall_redis('XLEN', key), tonumber(s.log_bytes or nil) or 0
   local record = { 'from', from }
-  for kind, list in pairs({ hard = hard, soft = soft }) do
+  local function add(field, list)
     if #list.names > 0 then
-      record[#record + 1] = kind
-      record[#record + 1] = '\n' .. concat(list.names, '\n') .. '\n'
-      bytes = bytes + #record[#record]
+      local text = '\n' .. concat(list.names, '\n') .. '\n'
+      record[#record + 1], record[#record + 2] = field, text
+      bytes = bytes + #text
     end
   end
+  add('hard', hard)
+  add('soft', soft)
   local id = match(sub(to, 12), '^0*(%d+)$') .. '-0'
   -- A log that is not as we left it (evicted, deleted, not a stream) has lost records: it begins anew with this one.
   local intact = log_from and length == (tonumber(s.log_len or nil) or 0)
@@ -859,7 +883,7 @@ local function append(prefix, s, from, to, hard, soft)
   if not added or added.err then
     call('DEL', key)
     call('XADD', key, id, unpack(record))
-    log_from, length = from, 0
+    log_from, length, bytes = from, 0, bytes - (tonumber(s.log_bytes or nil) or 0)
   end
   length = length + 1
 
@@ -936,7 +960,7 @@ local function cachetag_advance(keys, args)
     if sub(watermark, 1, 10) ~= sub(to, 1, 10) then fail('watermark', 'epoch differs from that of to') end
     if watermark > to then fail('watermark', watermark .. ' is above to ' .. to) end
   end
-  if fresh_at ~= '' then fresh_at = format('%.0f', natural('fresh_at_ms', fresh_at, 0, 'milliseconds')) end
+  if fresh_at ~= '' then fresh_at = format('%.0f', natural('fresh_at_ms', fresh_at, 0, 'milliseconds', TIME_MAX)) end
   if args[6] then fail('arguments', 'unexpected ' .. shown(args[6])) end
   local w = read_state(key, 'claimant', 'applied', 'watermark')
   local refused = refusal({ claimant = w[1], applied = w[2] }, claimant, from)
@@ -994,9 +1018,10 @@ local function register(name, flags, body)
     function_name = name,
     flags = flags,
     callback = function(keys, args)
+      if not call then bind() end
       local ok, reply = pcall(body, keys, args)
       if ok then return reply end
-      if type(reply) == 'table' and reply.cachetag then return redis.error_reply(reply.cachetag) end
+      if type(reply) == 'table' and reply.cachetag then return error_reply(reply.cachetag) end
       error(reply)
     end,
   }

@@ -22,6 +22,11 @@ pub mod tag;
 pub mod template;
 pub mod version;
 
+#[cfg(test)]
+mod properties;
+#[cfg(test)]
+mod vectors;
+
 pub use message::{InvalidationMessage, MESSAGE_PREFIX, MessageError};
 pub use predicate::{BoundPredicate, Predicate, PredicateError, PredicateReason, Value};
 pub use settings::RENDER_SETTINGS;

@@ -247,3 +247,165 @@ impl FromStr for Predicate {
         Predicate::parse(text)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn predicate(text: &str) -> Predicate {
+        Predicate::parse(text).unwrap()
+    }
+
+    fn canonical(text: &str) -> String {
+        predicate(text).to_string()
+    }
+
+    #[test]
+    fn canonical_form() {
+        assert_eq!(canonical("a='x'"), r#""a" = 'x'"#);
+        assert_eq!(canonical("A != 'X' aNd \"A\" Is Not Null"), r#""a" <> 'X' AND "A" IS NOT NULL"#);
+        assert_eq!(canonical("a in('x')"), r#""a" = 'x'"#);
+        assert_eq!(canonical("a NOT  IN\n( 'x','y' ,'x')"), r#""a" NOT IN ('x', 'y')"#);
+        assert_eq!(canonical("n IN (7, -5, +3, 007, -0)"), r#""n" IN ('7', '-5', '3', '0')"#);
+        assert_eq!(canonical("b = TRUE AND c <> false"), r#""b" = 'true' AND "c" <> 'false'"#);
+        assert_eq!(canonical(r#""a""b" = 'it''s'"#), r#""a""b" = 'it''s'"#);
+        assert_eq!(canonical("_x$1 = '' AND ÄB = 'é'"), "\"_x$1\" = '' AND \"Äb\" = 'é'");
+        assert_eq!(canonical(r#""and" IS NULL"#), r#""and" IS NULL"#);
+    }
+
+    #[test]
+    fn anything_else_is_an_error() {
+        for text in [
+            "",
+            " ",
+            "a",
+            "a =",
+            "= 'x'",
+            "a = b",
+            "a = \"x\"",
+            "'a' = 'x'",
+            "a == 'x'",
+            "a < 'x'",
+            "a >= 'x'",
+            "a = 'x' AND",
+            "AND a = 'x'",
+            "a = 'x' OR b = 'y'",
+            "NOT a = 'x'",
+            "(a = 'x')",
+            "a = 'x';",
+            "a = 'x' -- why",
+            "a = 'x' /* why */",
+            "a = 'x'::text",
+            "a = E'x'",
+            "a = 'x",
+            "a = 'x''",
+            "\"a = 'x'",
+            "\"\" = 'x'",
+            "a IN ()",
+            "a IN 'x'",
+            "a IN ('x'",
+            "a IN ('x',)",
+            "a IN ('x' 'y')",
+            "a NOT 'x'",
+            "a NOT NULL",
+            "a IS 'x'",
+            "a IS NOT",
+            "a IS TRUE",
+            "a = NULL",
+            "a IN ('x', NULL)",
+            "a = 1.5",
+            "a = 1e3",
+            "a = 5x",
+            "a = -",
+            "a = --1",
+            "a = +-1",
+            "a = - 1",
+            "null IS NULL",
+            "in IN ('x')",
+            "lower(a) = 'x'",
+            "t.a = 'x'",
+            "a = $1",
+            "a = 'x' 'y'",
+            "a LIKE 'x'",
+        ] {
+            assert!(Predicate::parse(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn errors_name_place_and_remedy() {
+        let message = |text: &str| Predicate::parse(text).unwrap_err().to_string();
+        assert_eq!(
+            message("a = 'x' OR b = 'y'"),
+            r#"predicate "a = 'x' OR b = 'y'": expected at offset 8: AND or the end; for several values of one column write IN ('a', 'b')"#
+        );
+        assert_eq!(
+            message("a ="),
+            r#"predicate "a =": expected at offset 3: a literal: 'text', an integer, TRUE or FALSE"#
+        );
+        assert_eq!(
+            message("a = 1.5"),
+            r#"predicate "a = 1.5": the number at offset 4 is not an integer: write any other as text, for example '1.50'"#
+        );
+        assert_eq!(
+            message("a = 'x"),
+            r#"predicate "a = 'x": the quote at offset 4 is not closed: a quote within quotes is doubled"#
+        );
+    }
+
+    #[test]
+    fn null_matches_only_is_null() {
+        for (text, matches) in [
+            ("a = 'x'", false),
+            ("a <> 'x'", false),
+            ("a IN ('x', 'y')", false),
+            ("a NOT IN ('x', 'y')", false),
+            ("a IS NULL", true),
+            ("a IS NOT NULL", false),
+        ] {
+            assert_eq!(predicate(text).eval(|_| Value::Null), Some(matches), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_unknown_matters_only_if_nothing_else_decides() {
+        let both = predicate("a = 'x' AND b = 'y'");
+        let row = |a| move |column: &str| if column == "a" { a } else { Value::Unknown };
+        assert_eq!(both.eval(row(Value::Text(b"x"))), None);
+        assert_eq!(both.eval(row(Value::Text(b"z"))), Some(false));
+        assert_eq!(both.eval(row(Value::Null)), Some(false));
+        assert_eq!(predicate("b = 'y' AND a = 'x'").eval(row(Value::Text(b"z"))), Some(false));
+        assert_eq!(predicate("b IS NULL").eval(row(Value::Null)), None);
+    }
+
+    #[test]
+    fn values_are_compared_byte_for_byte() {
+        let equal =
+            |literal: &str, value: &'static [u8]| predicate(&format!("a = '{literal}'")).eval(|_| Value::Text(value));
+        assert_eq!(equal("x", b"x"), Some(true));
+        for other in [b"X".as_slice(), b"x ", b"", b"\xff"] {
+            assert_eq!(equal("x", other), Some(false));
+        }
+    }
+
+    #[test]
+    fn columns_are_named_once_bound_and_renamed() {
+        let predicate = predicate("b = 'x' AND a = 'y' AND b <> 'z'");
+        assert_eq!(predicate.columns().collect::<Vec<_>>(), ["b", "a"]);
+        assert_eq!(predicate.bind(|name| Some(name.len())).unwrap().columns(), [1, 1]);
+        assert_eq!(predicate.bind(|name| (name == "b").then_some(0)).unwrap_err().column(), "a");
+        assert_eq!(predicate.rename_column("b", "B").to_string(), r#""B" = 'x' AND "a" = 'y' AND "B" <> 'z'"#);
+    }
+
+    #[test]
+    fn mapped_literals_may_become_equal() {
+        let mapped = predicate("n IN ('1', '01', '2') AND n IS NOT NULL").map_literals(|column, literal| {
+            literal.parse::<i64>().map(|n| n.to_string()).map_err(|_| column.to_owned())
+        });
+        assert_eq!(mapped.unwrap().to_string(), r#""n" IN ('1', '2') AND "n" IS NOT NULL"#);
+        assert_eq!(
+            predicate("n = 'one'").map_literals(|column, _| Err::<String, _>(column.to_owned())),
+            Err("n".to_owned())
+        );
+    }
+}

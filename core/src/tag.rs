@@ -432,3 +432,62 @@ fn check_escape(digits: Option<&[u8]>, at: usize) -> Result<(), TagReason> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeSet, HashSet};
+
+    use super::*;
+
+    fn message(text: &str) -> String {
+        Tag::parse(text).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn errors_name_place_and_remedy() {
+        assert_eq!(message(""), r#"tag "": a tag has at least a family, for example "product""#);
+        assert_eq!(
+            message(":42"),
+            r#"tag ":42": the family before the first ':' is empty: name one, for example "product:42""#
+        );
+        assert_eq!(message("a:\n"), r#"tag "a:\n": byte 0x0A at offset 2 must be written %0A"#);
+        assert_eq!(
+            message("a:b:*"),
+            r#"tag "a:b:*": '*' at offset 4 must be written %2A; for a whole family it stands alone after the family, "product:*""#
+        );
+        assert_eq!(
+            message("a:5%"),
+            r#"tag "a:5%": '%' at offset 3 must be followed by two upper-case hexadecimal digits; '%' itself is written %25"#
+        );
+        assert_eq!(message("a:%2a"), r#"tag "a:%2a": the escape at offset 2 must be written in upper case, %2A"#);
+        assert_eq!(
+            message("a:%41"),
+            r#"tag "a:%41": %41 at offset 2 encodes a byte that stands for itself: write 'A'"#
+        );
+    }
+
+    #[test]
+    fn an_error_shows_the_beginning_of_a_long_text() {
+        let shown = message(&"\u{e9}".repeat(300));
+        let expected = format!(
+            "tag \"{}\u{2026} (600 bytes)\": 600 bytes are more than the 512 that a tag may have: use a shorter key or a hash of it",
+            "\u{e9}".repeat(100)
+        );
+        assert_eq!(shown, expected);
+    }
+
+    #[test]
+    fn sets_of_tags_are_asked_with_text() {
+        let tags = ["product:42", "homepage"].map(|text| Tag::parse(text).unwrap());
+        assert!(HashSet::from(tags.clone()).contains("product:42"));
+        assert!(BTreeSet::from(tags).contains("homepage"));
+    }
+
+    #[test]
+    fn decoding_is_strict() {
+        assert_eq!(decode_part("a:b").unwrap_err().reason(), TagReason::RawByte { at: 1, byte: b':' });
+        assert_eq!(decode_part("%2a").unwrap_err().reason(), TagReason::LowerCaseEscape { at: 0, byte: b'*' });
+        assert_eq!(decode_part("").unwrap(), "");
+        assert_eq!(decode_part("%25%20%2541").unwrap(), "% %41");
+    }
+}

@@ -362,3 +362,65 @@ pub enum TemplateReason {
         at: usize,
     },
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn template(text: &str) -> Template {
+        Template::parse(text).unwrap()
+    }
+
+    #[test]
+    fn binding_asks_for_each_name_once() {
+        let mut asked = Vec::new();
+        let bound = template("r:{b}:{a}{b}").bind(|name| {
+            asked.push(name.to_owned());
+            Some(if name == "a" { 7 } else { 3 })
+        });
+        assert_eq!(bound.unwrap().columns(), [3, 7]);
+        assert_eq!(asked, ["b", "a"]);
+    }
+
+    #[test]
+    fn an_unknown_column_is_named() {
+        let error = template("r:{a}:{b}").bind(|name| (name == "a").then_some(0)).unwrap_err();
+        assert_eq!(error.column(), "b");
+    }
+
+    #[test]
+    fn a_constant_needs_no_row() {
+        let bound = template("product:*").bind(|_| None).unwrap();
+        let mut out = Vec::new();
+        assert_eq!(bound.render_into(|_| None, &mut out), RenderOutcome::Tag);
+        assert_eq!(out, b"product:*");
+        assert!(template("product:*").is_whole_family());
+        assert!(!template("product").is_whole_family() && !template("product:{id}").is_whole_family());
+    }
+
+    #[test]
+    fn tags_are_appended_one_to_another() {
+        let bound = template("a:{x}").bind(|_| Some(0)).unwrap();
+        let mut out = Vec::new();
+        for value in [Some("1"), None, Some("2")] {
+            bound.render_into(|_| value.map(str::as_bytes), &mut out);
+        }
+        assert_eq!(out, b"a:1a:2");
+    }
+
+    #[test]
+    fn renaming_keeps_braces_doubled() {
+        assert_eq!(template("a:{x}{y}:{x}").rename_column("x", "}").to_string(), "a:{}}}{y}:{}}}");
+    }
+
+    #[test]
+    fn errors_name_place_and_remedy() {
+        let message = |text: &str| Template::parse(text).unwrap_err().to_string();
+        assert_eq!(
+            message("a:{id"),
+            "template \"a:{id\": '{' at offset 2 is not closed: write the column as {name}, with a '}' in its name doubled; a literal '{' is %7B"
+        );
+        assert_eq!(message("a:{x}{}"), "template \"a:{x}{}\": the braces at offset 5 name no column: write {name}");
+        assert_eq!(message("a:{x} "), "template \"a:{x} \": ' ' at offset 5 must be written %20");
+    }
+}

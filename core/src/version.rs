@@ -172,3 +172,25 @@ pub enum VersionError {
         number: u64,
     },
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_epoch_has_ten_digits() {
+        assert_eq!(Epoch::new(9_999_999_999), Ok(Epoch::MAX));
+        assert_eq!(
+            Epoch::new(1_767_225_600_000).unwrap_err().to_string(),
+            "epoch 1767225600000 has more than ten digits: is it in milliseconds? An epoch is a Unix time in seconds"
+        );
+        assert_eq!(Epoch::new(7).unwrap().to_string(), "0000000007");
+    }
+
+    #[test]
+    fn the_epoch_decides_first() {
+        let version = |epoch, lsn| Version::new(Epoch::new(epoch).unwrap(), Lsn(lsn));
+        assert!(version(1, u64::MAX) < version(2, 0));
+        assert!(version(2, 9) < version(2, 10));
+    }
+}

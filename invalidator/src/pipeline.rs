@@ -13,7 +13,7 @@ use tracing::{debug, info, warn};
 
 use crate::batch::Batch;
 use crate::config::Config;
-use crate::control::{Control, Look, Metadata};
+use crate::control::{Control, Look};
 use crate::mapping::{Column, Mapper, OldRow, Outcome, Relation, ReplicaIdentity, Row, Value};
 use crate::session::SessionError;
 use crate::sink::{Calls, Sink, SinkError};
@@ -44,6 +44,32 @@ enum Call {
 
 type LookFuture = Pin<Box<dyn Future<Output = Result<(u64, Look), SessionError>>>>;
 
+/// What [`crate::session::open`] has opened.
+pub struct Parts {
+    /// The stream, begun.
+    pub source: ReplicationConnection,
+    /// The SQL connection.
+    pub control: Control,
+    /// Redis, claimed.
+    pub sink: Sink,
+    /// Rules and dependencies as they were read.
+    pub mapper: Mapper,
+    /// The watermark, where the slot stands.
+    pub watermark: Watermark,
+    /// Which stream this is.
+    pub identity: String,
+    /// The epoch.
+    pub epoch: Epoch,
+    /// Where Redis stands.
+    pub applied: Lsn,
+    /// Server process of the stream.
+    pub walsender: i32,
+    /// Where rules and dependencies were read.
+    pub metadata_at: Lsn,
+    /// Who was changing them then.
+    pub writers: Vec<FullXid>,
+}
+
 /// A session at work; see the module's documentation.
 pub struct Pipeline {
     source: ReplicationConnection,
@@ -69,7 +95,8 @@ pub struct Pipeline {
     writers: Vec<FullXid>,
     /// The transaction that the stream is in.
     xid: u32,
-    unknown: HashSet<u32>,
+    /// Tables that were warned of.
+    unbound: HashSet<u32>,
     walsender: i32,
     heartbeat: Duration,
     max_tags: usize,
@@ -89,42 +116,29 @@ struct RowBuffers {
 }
 
 impl Pipeline {
-    /// Puts the parts of a session together; they are as [`crate::session::open`] made them.
-    #[allow(clippy::too_many_arguments, reason = "the one place where the parts of a session meet")]
-    pub fn new(
-        config: &Config,
-        source: ReplicationConnection,
-        control: Rc<Control>,
-        sink: Sink,
-        mapper: Mapper,
-        watermark: Watermark,
-        identity: String,
-        epoch: Epoch,
-        applied: Lsn,
-        walsender: i32,
-        metadata: Metadata,
-    ) -> Pipeline {
+    /// Puts the parts of a session together.
+    pub fn new(config: &Config, parts: Parts) -> Pipeline {
         let now = Instant::now();
         Pipeline {
-            source,
+            source: parts.source,
             parser: pgoutput::Parser::new(),
             offsets: RowBuffers::default(),
-            control,
-            sink: Rc::new(sink),
-            mapper,
+            control: Rc::new(parts.control),
+            sink: Rc::new(parts.sink),
+            mapper: parts.mapper,
             batch: Batch::default(),
             calls: Calls::default(),
-            watermark,
-            identity,
-            epoch,
-            position: applied,
-            applied,
-            skip_to: applied,
-            metadata_at: metadata.read_at,
-            writers: metadata.writers,
+            watermark: parts.watermark,
+            identity: parts.identity,
+            epoch: parts.epoch,
+            position: parts.applied,
+            applied: parts.applied,
+            skip_to: parts.applied,
+            metadata_at: parts.metadata_at,
+            writers: parts.writers,
             xid: 0,
-            unknown: HashSet::new(),
-            walsender,
+            unbound: HashSet::new(),
+            walsender: parts.walsender,
             heartbeat: config.heartbeat,
             max_tags: config.max_tags_per_batch,
             look: None,
@@ -220,7 +234,10 @@ impl Pipeline {
     fn on_message(&mut self, bytes: &[u8]) -> Result<(), SessionError> {
         use pgoutput::Message;
         match self.parser.parse(bytes)? {
-            Message::Begin(begin) => self.xid = begin.xid,
+            Message::Begin(begin) => {
+                self.xid = begin.xid;
+                self.mapper.begin();
+            }
             Message::Commit(commit) => self.on_commit(commit.end_lsn),
             Message::Relation(relation) => self.mapper.relation(described(&relation)),
             Message::Insert(insert) => {
@@ -245,7 +262,7 @@ impl Pipeline {
             }
             Message::Truncate(truncate) => {
                 for relation in truncate.relations {
-                    let outcome = self.mapper.truncate(relation);
+                    let outcome = self.mapper.truncate(relation)?;
                     self.on_outcome(relation, outcome);
                 }
             }
@@ -282,19 +299,19 @@ impl Pipeline {
     }
 
     fn on_outcome(&mut self, relation: u32, outcome: Outcome) {
-        if !matches!(outcome, Outcome::UnknownRelation) || self.watermark.received() < self.metadata_at {
+        if outcome != Outcome::Unbound || self.watermark.received() < self.metadata_at {
             // Before the position at which rules were read, an unknown table has been untracked since: its removal is still to
             // come, and bumps its family.
             return;
         }
-        if self.unknown.insert(relation) {
+        if self.unbound.insert(relation) {
             warn!(
                 relation,
                 "a table is published but no rule is bound to it: each of its changes invalidates everything; \
                  run SELECT * FROM cachetag.doctor()"
             );
         }
-        self.mapper.everything();
+        self.mapper.bump_everything();
     }
 
     // --- batch → sink --------------------------------------------------------------------------------------------------

@@ -1,6 +1,5 @@
 //! From two URLs to a running pipeline: connect, check, take the slot, claim Redis, prove continuity or open an epoch.
 
-use std::rc::Rc;
 use std::time::Duration;
 
 use cachetag_core::{Epoch, Lsn};
@@ -9,9 +8,9 @@ use tracing::{info, warn};
 
 use crate::config::Config;
 use crate::continuity::{self, Source};
-use crate::control::{Control, ControlError, Slot};
-use crate::mapping::{Mapper, MappingError};
-use crate::pipeline::Pipeline;
+use crate::control::{Control, ControlError, Metadata, Slot};
+use crate::mapping::{Limits, Mapper, MappingError};
+use crate::pipeline::{Parts, Pipeline};
 use crate::sink::{LIBRARY_VERSION, Sink, SinkError, State};
 use crate::source::{ConnectOptions, ReplicationConnection, SourceError, StartOptions, pgoutput::ParseError};
 use crate::watermark::Watermark;
@@ -74,7 +73,10 @@ impl SessionError {
 
     /// May bumps have been missed, so that only a new epoch makes the cache honest again?
     pub fn needs_epoch(&self) -> bool {
-        matches!(self, Self::Parse(_) | Self::Metadata(_) | Self::MetadataIncomplete)
+        matches!(
+            self,
+            Self::Parse(_) | Self::Metadata(_) | Self::MetadataIncomplete | Self::Control(ControlError::Metadata(_))
+        )
     }
 }
 
@@ -150,25 +152,23 @@ pub async fn open(config: &Config, claimant: &str, memory: &mut Memory) -> Resul
         .await?;
 
     // From here on the order matters: who is changing rules, then the rules, then the position.
-    let metadata = control.metadata().await?;
-    let mapper =
-        Mapper::load(&metadata.rules, &metadata.bindings, &metadata.dependencies, config.max_tags_per_transaction)?;
+    let Metadata { rows, rules, dependencies, read_at, writers } = control.metadata().await?;
+    let mapper = Mapper::load(rows, Limits { tags: config.max_tags_per_transaction, ..Limits::default() });
     // Commits up to `confirmed` are not sent again; unless the watermark has passed them, they may still be invisible.
     let must_drain = state_watermark(&state, epoch).is_none_or(|w| w < confirmed);
-    let mut watermark = Watermark::new(confirmed, applied, metadata.read_at, must_drain);
+    let mut watermark = Watermark::new(confirmed, applied, read_at, must_drain);
     let look = control.look(walsender).await?;
     watermark.begin_drain(&look.snapshot);
     if !watermark.draining().is_empty() {
         info!(transactions = ?watermark.draining(), "the first watermark waits for transactions that were running");
     }
     info!(
-        rules = metadata.rules.len(), dependencies = metadata.dependencies.len(), read_at = %metadata.read_at,
+        rules, dependencies, %read_at,
         slot = config.slot, redis = facts.server, postgres = preflight.version, "streaming"
     );
-    Ok(Pipeline::new(
-        config,
+    let parts = Parts {
         source,
-        Rc::new(control),
+        control,
         sink,
         mapper,
         watermark,
@@ -176,8 +176,10 @@ pub async fn open(config: &Config, claimant: &str, memory: &mut Memory) -> Resul
         epoch,
         applied,
         walsender,
-        metadata,
-    ))
+        metadata_at: read_at,
+        writers,
+    };
+    Ok(Pipeline::new(config, parts))
 }
 
 /// The watermark in Redis, if it is of this epoch.

@@ -4,8 +4,9 @@
 mod preflight;
 
 use cachetag_core::Lsn;
-use tokio_postgres::{Client, Row, Statement};
+use tokio_postgres::{Client, SimpleQueryMessage, Statement};
 
+use crate::mapping::{self, MetadataError, MetadataTable};
 use crate::source::sql::SqlError;
 use crate::watermark::{FullXid, Snapshot};
 
@@ -33,6 +34,9 @@ pub enum ControlError {
         /// What to do about it.
         remedy: String,
     },
+    /// Rules or dependencies cannot be read.
+    #[error(transparent)]
+    Metadata(#[from] MetadataError),
     /// The server answered something that it never should.
     #[error("postgres answered {got:?} where {expected} was expected")]
     Reply {
@@ -52,7 +56,7 @@ impl ControlError {
             ControlError::Query { source, .. } => {
                 source.code().is_some_and(|c| *c == tokio_postgres::error::SqlState::INSUFFICIENT_PRIVILEGE)
             }
-            ControlError::Reply { .. } => false,
+            ControlError::Metadata(_) | ControlError::Reply { .. } => false,
         }
     }
 }
@@ -99,15 +103,15 @@ pub struct Slot {
     pub lost: bool,
 }
 
-/// Rules and dependencies as text, and the position at which they were read.
-#[derive(Debug, Default)]
+/// Rules and dependencies, and the position at which they were read.
+#[derive(Debug)]
 pub struct Metadata {
-    /// Rows of `cachetag.rule`: id, template, columns_that_matter, operations, soft, predicate, widen, state.
-    pub rules: Vec<Vec<Option<String>>>,
-    /// Rows of `cachetag.binding`: id, rule_id, relation.
-    pub bindings: Vec<Vec<Option<String>>>,
-    /// Rows of `cachetag.dependency`: id, parent, child, soft, max_depth, operations.
-    pub dependencies: Vec<Vec<Option<String>>>,
+    /// The rows.
+    pub rows: mapping::Metadata,
+    /// Number of rules.
+    pub rules: usize,
+    /// Number of dependencies.
+    pub dependencies: usize,
     /// The rows show every change of metadata whose commit ends at or before this, but for those of `writers`.
     pub read_at: Lsn,
     /// Transactions that were changing metadata when it was read: their commit may be decoded already and not visible yet.
@@ -226,29 +230,18 @@ impl Control {
             .await
             .doing(DOING)?;
         self.client.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await.doing(DOING)?;
-        let rules = self
-            .client
-            .query(
-                "SELECT id::text, template, columns_that_matter::text, operations::text, soft::text, predicate, \
-                 widen::text, state FROM cachetag.rule ORDER BY id",
-                &[],
-            )
-            .await
-            .doing(DOING)?;
-        let bindings = self
-            .client
-            .query("SELECT id::text, rule_id::text, relation::text FROM cachetag.binding ORDER BY id", &[])
-            .await
-            .doing(DOING)?;
-        let dependencies = self
-            .client
-            .query(
-                "SELECT id::text, parent, child, soft::text, max_depth::text, operations::text \
-                 FROM cachetag.dependency ORDER BY id",
-                &[],
-            )
-            .await
-            .doing(DOING)?;
+        let mut rows = mapping::Metadata::default();
+        let (mut rules, mut dependencies) = (0, 0);
+        for table in [MetadataTable::Rule, MetadataTable::Binding, MetadataTable::Dependency] {
+            // The simple protocol returns text, which is what the stream brings too.
+            for message in self.client.simple_query(table.query()).await.doing(DOING)? {
+                if let SimpleQueryMessage::Row(row) = message {
+                    rows.add(table, |name| row.try_get(name).ok().flatten())?;
+                    rules += usize::from(table == MetadataTable::Rule);
+                    dependencies += usize::from(table == MetadataTable::Dependency);
+                }
+            }
+        }
         // An asynchronous commit can be visible and not flushed yet, so the insert position; right behind a page header nothing
         // ends, and an idle stream would never reach it.
         let last = self
@@ -270,13 +263,7 @@ impl Control {
             xids.push(snapshot.widen(xid));
         }
         xids.retain(|&xid| snapshot.is_in_progress(xid));
-        Ok(Metadata {
-            rules: texts(&rules),
-            bindings: texts(&bindings),
-            dependencies: texts(&dependencies),
-            read_at: lsn(&last.get::<_, String>(0))?,
-            writers: xids,
-        })
+        Ok(Metadata { rows, rules, dependencies, read_at: lsn(&last.get::<_, String>(0))?, writers: xids })
     }
 
     /// One look at what new snapshots see and what is flushed. `walsender` is the server process of the replication connection.
@@ -307,10 +294,6 @@ impl Control {
             .doing("storing the report")?;
         Ok(())
     }
-}
-
-fn texts(rows: &[Row]) -> Vec<Vec<Option<String>>> {
-    rows.iter().map(|row| (0..row.len()).map(|i| row.get(i)).collect()).collect()
 }
 
 /// Positions travel as decimal text: the difference to 0/0.

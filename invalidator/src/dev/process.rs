@@ -72,6 +72,20 @@ impl Process {
         self.status
     }
 
+    /// Whether it runs, or is stopped by a signal; leaves it to others to learn how it ended.
+    pub fn is_running(&self) -> bool {
+        if self.status.is_some() {
+            return false;
+        }
+        let mut info = std::mem::MaybeUninit::<libc::siginfo_t>::zeroed();
+        let options = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
+        // SAFETY: plain system call on valid memory, which stays zeroed (process id 0) while there is nothing to report.
+        unsafe {
+            libc::waitid(libc::P_PID, self.child.id(), info.as_mut_ptr(), options) == 0
+                && info.assume_init().si_pid() == 0
+        }
+    }
+
     /// Sends a signal; a process that has ended gets none.
     pub fn signal(&mut self, signal: i32) {
         if self.exited().is_none() {
@@ -232,6 +246,7 @@ mod tests {
         let mut process = sleeper(Path::new("/dev/null"));
         let pid = process.id();
         process.signal(libc::SIGSTOP);
+        assert!(process.is_running());
         drop(process);
         assert!(!alive(pid));
     }
@@ -242,6 +257,9 @@ mod tests {
         let mut command = Command::new("sh");
         command.args(["-c", "echo the reason >&2; exit 3"]);
         let process = Process::spawn("sh", command, &log, None, libc::SIGKILL).expect("sh starts");
+        while process.is_running() {
+            tokio::time::sleep(POLL).await;
+        }
         let error = process.success().await.expect_err("status 3").to_string();
         std::fs::remove_file(&log).expect("log");
         assert!(error.contains("the reason") && error.contains("exit status: 3"), "{error}");

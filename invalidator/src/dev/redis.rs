@@ -69,8 +69,8 @@ impl Builder {
             Some(program) => program,
             None => find_program()?,
         };
-        // Redis runs as root if it must; where the servers' user exists, it need not.
-        let user = User::for_servers().unwrap_or(None);
+        // Redis runs as root if it must; where the servers' user exists and can reach the program, it need not.
+        let user = User::for_servers().unwrap_or(None).filter(|user| user.can_reach(&program).is_ok());
         let mut redis = Redis { program, user, folder: self.folder, port: 0, args: self.args, process: None };
         if let Some(port) = self.port {
             if !is_free(port) {

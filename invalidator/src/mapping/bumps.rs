@@ -1,11 +1,12 @@
 //! The distinct tags of one transaction, in bounded memory.
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
 
 use cachetag_core::Tag;
 
-use super::operation::Marks;
-use super::scope::{EVERYTHING, Scope, whole_family};
+use super::operation::{Marks, Operations};
+use super::scope::Scope;
 
 /// What one transaction has changed, ready for the sink. No tag is listed twice, none is covered by another of the same
 /// or a harder kind, and each list is sorted.
@@ -21,6 +22,10 @@ impl TransactionBumps {
     /// Whether the transaction concerns no cached value.
     pub fn is_empty(&self) -> bool {
         self.hard.is_empty() && self.soft.is_empty()
+    }
+
+    fn push(&mut self, tag: Tag, marks: Marks) {
+        if marks.is_hard() { self.hard.push(tag) } else { self.soft.push(tag) }
     }
 }
 
@@ -44,10 +49,10 @@ pub(super) enum Added {
 pub(super) struct TagSet {
     limit: usize,
     everything: Marks,
-    families: HashMap<Box<[u8]>, Family>,
-    members: HashMap<Box<[u8]>, Marks>,
-    /// Bumped families; together with the members, what the limit counts.
-    whole_families: usize,
+    /// The families that are bumped as a whole.
+    families: HashMap<Box<str>, Marks>,
+    /// Single tags. Some may be covered by their family since.
+    members: HashMap<Tag, Marks>,
     pub(super) collapsed: Collapsed,
 }
 
@@ -58,14 +63,11 @@ pub(super) struct Collapsed {
     pub(super) everything: u64,
 }
 
-#[derive(Debug, Default)]
-struct Family {
-    /// Marks of `family:*`.
-    whole: Marks,
-    /// Members in the set.
-    members: usize,
-    /// Whether a member is hard.
-    hard_members: bool,
+/// What a set gains when a family collapses.
+struct Candidate<'s> {
+    family: &'s str,
+    tags: usize,
+    soft: bool,
 }
 
 /// Above this capacity a table is given back after its transaction: clearing it would cost every later one.
@@ -79,19 +81,18 @@ impl TagSet {
             everything: Marks::NONE,
             families: HashMap::new(),
             members: HashMap::new(),
-            whole_families: 0,
             collapsed: Collapsed::default(),
         }
     }
 
     /// Adds a canonical tag. No allocation for a tag that the set has, or that its family covers.
-    pub(super) fn add(&mut self, tag: &[u8], marks: Marks) -> Added {
-        if self.everything.is_hard() || (!self.everything.is_empty() && !marks.is_hard()) {
+    pub(super) fn add(&mut self, tag: &str, marks: Marks) -> Added {
+        if covers(self.everything, marks) {
             return Added::Known;
         }
         match Scope::of(tag) {
             Scope::Everything => self.add_everything(marks),
-            Scope::Family(name) => self.add_family(name, marks),
+            Scope::Family(family) => self.add_family(family, marks),
             Scope::Member(family) => self.add_member(family, tag, marks),
         }
     }
@@ -107,40 +108,33 @@ impl TagSet {
         Added::New
     }
 
-    fn add_family(&mut self, name: &[u8], marks: Marks) -> Added {
-        let family = entry(&mut self.families, name);
-        self.whole_families += usize::from(family.whole.is_empty());
-        if family.whole.add(marks).is_empty() {
-            return Added::Known;
+    fn add_family(&mut self, family: &str, marks: Marks) -> Added {
+        if let Some(known) = self.families.get_mut(family) {
+            return if known.add(marks).is_empty() { Added::Known } else { Added::New };
         }
+        self.families.insert(family.into(), marks);
         self.shrink_to_limit();
         Added::New
     }
 
-    fn add_member(&mut self, family: &[u8], tag: &[u8], marks: Marks) -> Added {
-        if let Some(known) = self.members.get_mut(tag) {
-            if known.contains(marks) {
-                return Added::Known;
-            }
-            known.add(marks);
-            if marks.is_hard() {
-                entry(&mut self.families, family).hard_members = true;
-            }
-            return Added::New;
+    fn add_member(&mut self, family: &str, text: &str, marks: Marks) -> Added {
+        if let Some(known) = self.members.get_mut(text) {
+            return if known.add(marks).is_empty() { Added::Known } else { Added::New };
         }
-        let family = entry(&mut self.families, family);
-        if covers(family.whole, marks) {
+        if self.families.get(family).is_some_and(|whole| covers(*whole, marks)) {
             return Added::Absorbed;
         }
-        family.members += 1;
-        family.hard_members |= marks.is_hard();
-        self.members.insert(tag.into(), marks);
+        let Ok(tag) = Tag::parse(text) else {
+            // Callers add canonical text only; a text that nobody could have cached under is no reason to miss a change.
+            return self.add_everything(marks);
+        };
+        self.members.insert(tag, marks);
         self.shrink_to_limit();
         Added::New
     }
 
     fn len(&self) -> usize {
-        self.members.len() + self.whole_families + usize::from(!self.everything.is_empty())
+        self.members.len() + self.families.len() + usize::from(!self.everything.is_empty())
     }
 
     fn shrink_to_limit(&mut self) {
@@ -151,69 +145,80 @@ impl TagSet {
         if self.len() <= self.limit {
             return;
         }
-        // Room is made for more than one tag: each round costs a walk over the whole set.
+        // Room is made for more than one tag, or the next ones would cost a walk over the whole set each.
         let goal = self.limit - self.limit / 8;
-        let mut len = self.len();
-        let mut largest: Vec<&mut Family> = self.families.values_mut().filter(|family| family.members > 0).collect();
-        largest.sort_unstable_by_key(|family| std::cmp::Reverse(family.members));
-        for family in largest {
-            let gain = family.members - usize::from(family.whole.is_empty());
-            if len <= goal || gain == 0 {
-                break;
-            }
-            len -= gain;
-            self.whole_families += usize::from(family.whole.is_empty());
-            family.whole.add(Marks::new(super::Operations::ALL, !family.hard_members));
-            self.collapsed.families += 1;
-        }
-        self.forget_covered();
-        if self.len() > self.limit {
+        self.collapse_families(goal);
+        if self.len() > goal {
             self.collapsed.everything += 1;
-            let hard = self.families.values().any(|family| family.whole.is_hard() || family.hard_members);
-            self.add_everything(Marks::new(super::Operations::ALL, !hard));
+            let hard = self.members.values().chain(self.families.values()).any(|marks| marks.is_hard());
+            self.add_everything(Marks::new(Operations::ALL, !hard));
         }
     }
 
-    /// Drops what a family or `*` covers, and counts anew.
-    fn forget_covered(&mut self) {
-        for family in self.families.values_mut() {
-            (family.members, family.hard_members) = (0, false);
+    /// Collapses families, the largest first, until no more than `goal` tags are left or nothing is to be gained.
+    fn collapse_families(&mut self, goal: usize) {
+        let mut len = self.len();
+        let mut collapsed = Vec::new();
+        for Candidate { family, tags, soft } in self.candidates() {
+            if len <= goal {
+                break;
+            }
+            len -= tags;
+            collapsed.push((Box::<str>::from(family), Marks::new(Operations::ALL, soft)));
         }
+        for (family, marks) in collapsed {
+            self.families.entry(family).or_default().add(marks);
+            self.collapsed.families += 1;
+        }
+        self.forget_covered();
+    }
+
+    /// The families that save anything by collapsing, largest first.
+    fn candidates(&self) -> Vec<Candidate<'_>> {
+        let mut families: HashMap<&str, Candidate<'_>> = HashMap::new();
+        for (tag, marks) in &self.members {
+            let family = tag.family();
+            let candidate = families.entry(family).or_insert_with(|| {
+                // The tag of the whole family takes up a place too, unless it is there already.
+                let tags = usize::from(self.families.contains_key(family));
+                Candidate { family, tags, soft: true }
+            });
+            candidate.tags += 1;
+            candidate.soft &= !marks.is_hard();
+        }
+        let mut candidates: Vec<_> = families
+            .into_values()
+            .map(|candidate| Candidate { tags: candidate.tags - 1, ..candidate })
+            .filter(|candidate| candidate.tags > 0)
+            .collect();
+        candidates.sort_unstable_by_key(|candidate| Reverse(candidate.tags));
+        candidates
+    }
+
+    /// Drops what a family or `*` covers.
+    fn forget_covered(&mut self) {
         let Self { members, families, everything, .. } = self;
+        families.retain(|_, whole| !covers(*everything, *whole));
         members.retain(|tag, marks| {
-            let Scope::Member(name) = Scope::of(tag) else { return false };
-            let Some(family) = families.get_mut(name) else { return false };
-            if covers(*everything, *marks) || covers(family.whole, *marks) {
-                return false;
-            }
-            family.members += 1;
-            family.hard_members |= marks.is_hard();
-            true
+            !covers(*everything, *marks) && !families.get(tag.family()).is_some_and(|whole| covers(*whole, *marks))
         });
-        families.retain(|_, family| {
-            if !family.whole.is_empty() && covers(*everything, family.whole) {
-                family.whole = Marks::NONE;
-            }
-            family.members > 0 || !family.whole.is_empty()
-        });
-        self.whole_families = families.values().filter(|family| !family.whole.is_empty()).count();
     }
 
     /// The set's contents; the set is empty afterwards.
     pub(super) fn take(&mut self) -> TransactionBumps {
         let mut bumps = TransactionBumps::default();
-        bumps.push(EVERYTHING, self.everything, Marks::NONE);
-        for (name, family) in &self.families {
-            if !family.whole.is_empty() {
-                bumps.push(&whole_family(name), family.whole, self.everything);
-            }
+        if !self.families.is_empty() {
+            self.forget_covered();
         }
-        for (tag, marks) in &self.members {
-            let Scope::Member(name) = Scope::of(tag) else { continue };
-            let family = self.families.get(name).map_or(Marks::NONE, |family| family.whole);
-            if !covers(family, *marks) {
-                bumps.push(tag, *marks, self.everything);
-            }
+        if !self.everything.is_empty() {
+            bumps.push(Tag::everything(), self.everything);
+        }
+        for (family, marks) in self.families.drain() {
+            // A canonical family gives a canonical tag; see `add_member` for the other branch.
+            bumps.push(Tag::parse(&format!("{family}:*")).unwrap_or_else(|_| Tag::everything()), marks);
+        }
+        for (tag, marks) in self.members.drain() {
+            bumps.push(tag, marks);
         }
         bumps.hard.sort_unstable();
         bumps.soft.sort_unstable();
@@ -224,27 +229,14 @@ impl TagSet {
     /// Forgets everything.
     pub(super) fn clear(&mut self) {
         self.everything = Marks::NONE;
-        self.whole_families = 0;
+        self.families.clear();
+        self.members.clear();
         if self.members.capacity() > KEPT_CAPACITY {
             self.members = HashMap::new();
         }
         if self.families.capacity() > KEPT_CAPACITY {
             self.families = HashMap::new();
         }
-        self.members.clear();
-        self.families.clear();
-    }
-}
-
-impl TransactionBumps {
-    /// Lists a tag under the hardest of its marks, unless a bump of everything covers it.
-    fn push(&mut self, tag: &[u8], marks: Marks, everything: Marks) {
-        if marks.is_empty() || covers(everything, marks) {
-            return;
-        }
-        // Rendered tags are canonical; one that is not could not be sent, and everything is the only honest answer.
-        let tag = std::str::from_utf8(tag).ok().and_then(|text| Tag::parse(text).ok()).unwrap_or_else(Tag::everything);
-        if marks.is_hard() { self.hard.push(tag) } else { self.soft.push(tag) }
     }
 }
 
@@ -253,10 +245,164 @@ fn covers(wide: Marks, narrow: Marks) -> bool {
     wide.is_hard() || (!wide.is_empty() && !narrow.is_hard())
 }
 
-/// `HashMap::entry` would want an owned key even where the family is known already.
-fn entry<'m>(families: &'m mut HashMap<Box<[u8]>, Family>, name: &[u8]) -> &'m mut Family {
-    if !families.contains_key(name) {
-        families.insert(name.into(), Family::default());
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const HARD: bool = false;
+    const SOFT: bool = true;
+
+    fn marks(soft: bool) -> Marks {
+        Marks::new(Operations::UPDATE, soft)
     }
-    families.get_mut(name).unwrap_or_else(|| unreachable!())
+
+    fn set(limit: usize, tags: &[(&str, bool)]) -> TagSet {
+        let mut set = TagSet::new(limit);
+        for (tag, soft) in tags {
+            set.add(tag, marks(*soft));
+        }
+        set
+    }
+
+    fn taken(limit: usize, tags: &[(&str, bool)]) -> (Vec<String>, Vec<String>) {
+        let bumps = set(limit, tags).take();
+        let text = |tags: Vec<Tag>| tags.into_iter().map(String::from).collect();
+        (text(bumps.hard), text(bumps.soft))
+    }
+
+    fn strings(tags: &[&str]) -> Vec<String> {
+        tags.iter().map(|tag| (*tag).to_owned()).collect()
+    }
+
+    #[test]
+    fn a_tag_is_listed_once_and_hard_wins() {
+        let (hard, soft) = taken(9, &[("p:2", HARD), ("p:1", SOFT), ("p:1", HARD), ("p:1", SOFT), ("p:3", SOFT)]);
+        assert_eq!(hard, strings(&["p:1", "p:2"]));
+        assert_eq!(soft, strings(&["p:3"]));
+    }
+
+    #[test]
+    fn a_change_is_new_once_for_each_operation() {
+        let mut set = TagSet::new(9);
+        assert_eq!(set.add("p:1", Marks::new(Operations::INSERT, false)), Added::New);
+        assert_eq!(set.add("p:1", Marks::new(Operations::INSERT, false)), Added::Known);
+        assert_eq!(set.add("p:1", Marks::new(Operations::INSERT, true)), Added::Known);
+        assert_eq!(set.add("p:1", Marks::new(Operations::DELETE, false)), Added::New);
+        assert_eq!(set.add("p:*", Marks::new(Operations::DELETE, false)), Added::New);
+        assert_eq!(set.add("p:*", Marks::new(Operations::DELETE, false)), Added::Known);
+        assert_eq!(set.add("p:2", Marks::new(Operations::DELETE, false)), Added::Absorbed);
+        assert_eq!(set.add("*", Marks::new(Operations::DELETE, false)), Added::New);
+        assert_eq!(set.add("q", Marks::new(Operations::DELETE, false)), Added::Known);
+    }
+
+    #[test]
+    fn families_cover_their_members_of_the_same_or_a_softer_kind() {
+        assert_eq!(taken(9, &[("p:1", HARD), ("p:2", SOFT), ("p", HARD), ("p:*", HARD)]), (strings(&["p:*"]), vec![]));
+        let softly = taken(9, &[("p:1", HARD), ("p:2", SOFT), ("p:*", SOFT), ("q:1", SOFT)]);
+        assert_eq!(softly, (strings(&["p:1"]), strings(&["p:*", "q:1"])));
+        assert_eq!(taken(9, &[("p:1", HARD), ("q:*", SOFT), ("*", HARD), ("r", HARD)]), (strings(&["*"]), vec![]));
+        let softly = taken(9, &[("p:1", HARD), ("p:2", SOFT), ("q:*", SOFT), ("r:*", HARD), ("*", SOFT)]);
+        assert_eq!(softly, (strings(&["p:1", "r:*"]), strings(&["*"])));
+    }
+
+    #[test]
+    fn the_largest_family_collapses_first() {
+        let mut set = TagSet::new(25);
+        let tags = |family: u8, n: u8| (0..n).map(move |n| format!("f{family}:{n}"));
+        for tag in (0..9).flat_map(|family| tags(family, 2)).chain(tags(9, 7)) {
+            assert_eq!(set.add(&tag, marks(HARD)), Added::New);
+        }
+        assert_eq!(set.add("f9:7", marks(HARD)), Added::New);
+        assert_eq!(set.collapsed, Collapsed { families: 1, everything: 0 });
+        assert_eq!(set.add("f9:8", marks(HARD)), Added::Absorbed);
+        let (last, others) = (Tag::parse("f9:*").unwrap(), 18);
+        let bumps = set.take();
+        assert_eq!((bumps.hard.len(), bumps.hard.last()), (others + 1, Some(&last)));
+    }
+
+    #[test]
+    fn a_soft_family_collapses_softly() {
+        let tags = [("a:1", SOFT), ("a:2", SOFT), ("a:3", SOFT), ("a:4", HARD)];
+        assert_eq!(taken(2, &tags), (strings(&["a:4"]), strings(&["a:*"])));
+    }
+
+    #[test]
+    fn too_many_families_are_everything() {
+        assert_eq!(taken(2, &[("a", HARD), ("b", SOFT), ("c:*", SOFT), ("d", HARD)]), (strings(&["*"]), vec![]));
+        assert_eq!(taken(2, &[("a", SOFT), ("b", SOFT), ("c:*", SOFT)]), (vec![], strings(&["*"])));
+    }
+
+    #[test]
+    fn what_is_no_tag_is_everything() {
+        assert_eq!(taken(9, &[("a b", HARD)]), (strings(&["*"]), vec![]));
+    }
+
+    #[test]
+    fn a_large_transaction_leaves_no_large_tables() {
+        let mut set = TagSet::new(100_000);
+        for n in 0..20_000 {
+            set.add(&format!("p:{n}"), marks(HARD));
+        }
+        assert_eq!(set.take().hard.len(), 20_000);
+        assert!(set.members.capacity() <= KEPT_CAPACITY);
+        assert!(set.take().is_empty());
+    }
+
+    fn tag() -> impl Strategy<Value = String> {
+        prop_oneof![
+            20 => (0..4u8, 0..6u8).prop_map(|(family, n)| format!("f{family}:{n}")),
+            4 => (0..4u8).prop_map(|family| format!("f{family}")),
+            1 => (0..4u8).prop_map(|family| format!("f{family}:*")),
+        ]
+    }
+
+    /// Whether a bump of `wide` makes every entry fall that one of `narrow` does.
+    fn includes(wide: &Tag, narrow: &Tag) -> bool {
+        wide == narrow || wide.is_everything() || (wide.is_whole_family() && wide.family() == narrow.family())
+    }
+
+    proptest! {
+        /// Whatever the limit, nothing that was added is lost, and hard changes stay hard.
+        #[test]
+        fn nothing_is_lost(limit in 1..30usize, added in prop::collection::vec((tag(), any::<bool>()), 0..60)) {
+            let mut set = TagSet::new(limit);
+            for (tag, soft) in &added {
+                set.add(tag, marks(*soft));
+                prop_assert!(set.len() <= limit, "{} tags", set.len());
+            }
+            let bumps = set.take();
+            for (tag, soft) in &added {
+                let tag = Tag::parse(tag).unwrap();
+                let hard = bumps.hard.iter().any(|wide| includes(wide, &tag));
+                prop_assert!(hard || (*soft && bumps.soft.iter().any(|wide| includes(wide, &tag))), "{tag} in {bumps:?}");
+            }
+            // Nothing superfluous.
+            for list in [&bumps.hard, &bumps.soft] {
+                for tag in list {
+                    prop_assert_eq!(list.iter().filter(|wide| includes(wide, tag)).count(), 1, "{} in {:?}", tag, bumps);
+                }
+            }
+            for tag in &bumps.soft {
+                prop_assert!(!bumps.hard.iter().any(|wide| includes(wide, tag)));
+            }
+        }
+
+        /// Below the limit, what was added is exactly what comes out.
+        #[test]
+        fn nothing_is_widened_below_the_limit(added in prop::collection::vec((tag(), any::<bool>()), 0..60)) {
+            let bumps = set(1000, &added.iter().map(|(tag, soft)| (tag.as_str(), *soft)).collect::<Vec<_>>()).take();
+            let hard: BTreeSet<&str> = added.iter().filter(|(_, soft)| !soft).map(|(tag, _)| tag.as_str()).collect();
+            let soft: BTreeSet<&str> = added.iter().filter(|(_, soft)| *soft).map(|(tag, _)| tag.as_str()).collect();
+            for tag in &bumps.hard {
+                prop_assert!(hard.contains(tag.as_str()));
+            }
+            for tag in &bumps.soft {
+                prop_assert!(soft.contains(tag.as_str()));
+            }
+        }
+    }
 }

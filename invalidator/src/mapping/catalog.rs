@@ -1,199 +1,145 @@
-//! Rules and bindings as the catalog's rows tell them, from a query at the start and from the stream afterwards.
+//! Which rules concern which tables, as of the present position in the stream.
 
 use std::collections::HashMap;
 
-use cachetag_core::{Predicate, Tag, Template};
+use cachetag_core::Tag;
 
-use super::error::{MappingError, Problem};
-use super::graph::Edge;
-use super::operation::Operations;
-use super::text;
+use super::graph::{Dependency, Graph};
+use super::metadata::{Binding, Metadata, Rule};
 
-/// A table of the catalog that the daemon follows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Table {
-    Rule,
-    Binding,
-    Dependency,
-}
-
-impl Table {
-    /// The table of this name in schema `cachetag`.
-    pub(super) fn of(name: &str) -> Option<Self> {
-        match name {
-            "rule" => Some(Self::Rule),
-            "binding" => Some(Self::Binding),
-            "dependency" => Some(Self::Dependency),
-            _ => None,
-        }
-    }
-
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            Self::Rule => "rule",
-            Self::Binding => "binding",
-            Self::Dependency => "dependency",
-        }
-    }
-}
-
-/// A row of the catalog, by column name; `None` is NULL or no such column.
-pub(super) struct Fields<'f> {
-    pub(super) table: Table,
-    pub(super) value: &'f dyn Fn(&str) -> Option<Vec<u8>>,
-}
-
-impl Fields<'_> {
-    fn error(&self, column: &'static str, problem: impl Into<Problem>) -> MappingError {
-        let id = (self.value)("id").map(|id| String::from_utf8_lossy(&id).into_owned()).unwrap_or_default();
-        MappingError { table: self.table.name(), id, column, problem: problem.into() }
-    }
-
-    fn required(&self, column: &'static str) -> Result<Vec<u8>, MappingError> {
-        (self.value)(column).ok_or_else(|| self.error(column, Problem::Missing))
-    }
-
-    fn read<T, E: Into<Problem>>(
-        &self,
-        column: &'static str,
-        read: impl FnOnce(&[u8]) -> Result<T, E>,
-    ) -> Result<T, MappingError> {
-        read(&self.required(column)?).map_err(|problem| self.error(column, problem))
-    }
-
-    pub(super) fn id(&self) -> Result<i64, MappingError> {
-        self.read("id", text::number)
-    }
-
-    pub(super) fn rule(&self) -> Result<Rule, MappingError> {
-        let columns_that_matter = match (self.value)("columns_that_matter") {
-            None => None,
-            Some(array) => {
-                let names = text::array(&array).map_err(|e| self.error("columns_that_matter", e))?;
-                Some(names.into_iter().flatten().collect())
-            }
-        };
-        let predicate = match (self.value)("predicate") {
-            None => None,
-            Some(raw) => {
-                let source = text::utf8(&raw).map_err(|e| self.error("predicate", e))?;
-                Some(Predicate::parse(source).map_err(|e| self.error("predicate", e))?)
-            }
-        };
-        Ok(Rule {
-            template: self.read("template", |raw| {
-                text::utf8(raw).map_err(Problem::from).and_then(|t| Template::parse(t).map_err(Problem::from))
-            })?,
-            columns_that_matter,
-            operations: Operations::parse((self.value)("operations").as_deref())
-                .map_err(|e| self.error("operations", e))?,
-            soft: self.read("soft", text::boolean)?,
-            predicate,
-            is_sound: self.required("state")? == b"ok",
-        })
-    }
-
-    pub(super) fn binding(&self) -> Result<Binding, MappingError> {
-        Ok(Binding { rule: self.read("rule_id", text::number)?, relation: self.read("relation", text::number)? })
-    }
-
-    pub(super) fn dependency(&self) -> Result<Edge, MappingError> {
-        let tag = |column| {
-            self.read(column, |raw| {
-                text::utf8(raw).map_err(Problem::from).and_then(|t| Tag::parse(t).map_err(Problem::from))
-            })
-        };
-        Ok(Edge {
-            parent: tag("parent")?.as_str().as_bytes().into(),
-            child: tag("child")?.as_str().as_bytes().into(),
-            soft: self.read("soft", text::boolean)?,
-            max_depth: self.read("max_depth", text::number)?,
-            operations: Operations::parse((self.value)("operations").as_deref())
-                .map_err(|e| self.error("operations", e))?,
-        })
-    }
-}
-
-/// A rule: which tag a change of a row touches.
-#[derive(Debug, Clone)]
-pub(super) struct Rule {
-    pub(super) template: Template,
-    /// An update that changes none of these touches nothing.
-    pub(super) columns_that_matter: Option<Vec<String>>,
-    pub(super) operations: Operations,
-    pub(super) soft: bool,
-    pub(super) predicate: Option<Predicate>,
-    /// The extension found nothing wrong with it; otherwise it bumps its whole family.
-    pub(super) is_sound: bool,
-}
-
-/// A physical table whose changes feed a rule.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Binding {
-    pub(super) rule: i64,
-    pub(super) relation: u32,
-}
-
-/// All rules and bindings.
+/// The metadata in memory, with the changes of the stream up to now.
 #[derive(Debug, Default)]
 pub(super) struct Catalog {
     rules: HashMap<i64, Rule>,
     bindings: HashMap<i64, Binding>,
-    /// Counts changes, so that what was compiled from an earlier state is known to be old.
-    generation: u64,
+    /// Table → the bindings that name it.
+    bound: HashMap<u32, Vec<i64>>,
+}
+
+/// The change of a row: its id and contents before and after. Equal contents are no change.
+#[derive(Debug)]
+pub(super) struct Replacement<T> {
+    pub(super) old: Option<(i64, T)>,
+    pub(super) new: Option<(i64, T)>,
 }
 
 impl Catalog {
-    pub(super) fn rules(&self) -> usize {
-        self.rules.len()
+    /// The catalog and the graph as they were read at the start.
+    pub(super) fn load(metadata: Metadata) -> (Self, Graph) {
+        let mut catalog = Self { rules: metadata.rules.into_iter().collect(), ..Self::default() };
+        for (id, binding) in metadata.bindings {
+            catalog.bind(id, binding);
+        }
+        let mut graph = Graph::default();
+        for (id, dependency) in metadata.dependencies {
+            graph.insert(id, &dependency);
+        }
+        (catalog, graph)
     }
 
-    pub(super) fn generation(&self) -> u64 {
-        self.generation
-    }
-
-    pub(super) fn put_rule(&mut self, id: i64, rule: Rule) -> Option<Rule> {
-        self.generation += 1;
-        self.rules.insert(id, rule)
-    }
-
-    pub(super) fn remove_rule(&mut self, id: i64) -> Option<Rule> {
-        self.generation += 1;
-        self.rules.remove(&id)
-    }
-
-    pub(super) fn put_binding(&mut self, id: i64, binding: Binding) -> Option<Binding> {
-        self.generation += 1;
-        self.bindings.insert(id, binding)
-    }
-
-    pub(super) fn remove_binding(&mut self, id: i64) -> Option<Binding> {
-        self.generation += 1;
-        self.bindings.remove(&id)
-    }
-
-    pub(super) fn rule(&self, id: i64) -> Option<&Rule> {
-        self.rules.get(&id)
-    }
-
-    /// An empty catalog that is newer than `old`.
-    pub(super) fn after(old: &Catalog) -> Self {
-        Catalog { generation: old.generation + 1, ..Catalog::default() }
-    }
-
-    /// The rules that a physical table feeds; each with whether other tables feed it too.
-    pub(super) fn of_relation(&self, relation: u32) -> impl Iterator<Item = (&Rule, bool)> {
-        let mut ids: Vec<i64> = self.bindings.values().filter(|b| b.relation == relation).map(|b| b.rule).collect();
-        ids.sort_unstable();
-        ids.dedup();
-        ids.into_iter().filter_map(move |id| {
-            let shared = self.bindings.values().any(|b| b.rule == id && b.relation != relation);
-            self.rules.get(&id).map(|rule| (rule, shared))
+    /// The rules that a table feeds. A binding of a rule that is not there says nothing: the rule's own row, which comes
+    /// before or after it in the stream, bumps the family.
+    pub(super) fn rules_of(&self, relation: u32) -> impl Iterator<Item = (i64, &Rule)> {
+        let bindings = self.bound.get(&relation).into_iter().flatten();
+        bindings.filter_map(|id| {
+            let rule = self.bindings.get(id)?.rule;
+            Some((rule, self.rules.get(&rule)?))
         })
     }
 
-    /// Is the table bound to any rule, present or still to come?
-    pub(super) fn is_bound(&self, relation: u32) -> bool {
-        self.bindings.values().any(|b| b.relation == relation)
+    /// Applies the change of a rule; the result is what has to be bumped: the families of all versions of the rule
+    /// that are known. The old row counts too: after a start the memory may be ahead of the stream.
+    pub(super) fn replace_rule(&mut self, change: Replacement<Rule>) -> Vec<Tag> {
+        let current = change.current(|id| self.rules.get(&id).cloned());
+        if change.is_idle(&current) {
+            return Vec::new();
+        }
+        let families = change.versions(&current).map(|rule| rule.template.whole_family()).collect();
+        if let Some((id, _)) = change.old {
+            self.rules.remove(&id);
+        }
+        self.rules.extend(change.new);
+        families
+    }
+
+    /// Applies the change of a binding; what has to be bumped is the rules' families.
+    pub(super) fn replace_binding(&mut self, change: Replacement<Binding>) -> Vec<Tag> {
+        let current = change.current(|id| self.bindings.get(&id).copied());
+        if change.is_idle(&current) {
+            return Vec::new();
+        }
+        let rules = change.versions(&current).filter_map(|binding| self.rules.get(&binding.rule));
+        let families = rules.map(|rule| rule.template.whole_family()).collect();
+        if let Some((id, _)) = change.old {
+            self.unbind(id);
+        }
+        if let Some((id, binding)) = change.new {
+            self.bind(id, binding);
+        }
+        families
+    }
+
+    /// Forgets all rules; nothing feeds any rule any more.
+    pub(super) fn clear_rules(&mut self) {
+        self.rules.clear();
+    }
+
+    /// Forgets all bindings.
+    pub(super) fn clear_bindings(&mut self) {
+        self.bindings.clear();
+        self.bound.clear();
+    }
+
+    fn bind(&mut self, id: i64, binding: Binding) {
+        self.unbind(id);
+        self.bindings.insert(id, binding);
+        self.bound.entry(binding.relation).or_default().push(id);
+    }
+
+    fn unbind(&mut self, id: i64) {
+        let Some(binding) = self.bindings.remove(&id) else { return };
+        if let Some(bindings) = self.bound.get_mut(&binding.relation) {
+            bindings.retain(|bound| *bound != id);
+            if bindings.is_empty() {
+                self.bound.remove(&binding.relation);
+            }
+        }
+    }
+}
+
+/// Applies the change of a dependency; what has to be bumped, with all that follows, is the child.
+pub(super) fn replace_dependency(graph: &mut Graph, change: Replacement<Dependency>) -> Vec<Tag> {
+    let current = change.current(|id| graph.get(id));
+    if change.is_idle(&current) {
+        return Vec::new();
+    }
+    let children = change.versions(&current).map(|dependency| dependency.child.clone()).collect();
+    if let Some((id, _)) = change.old {
+        graph.remove(id);
+    }
+    if let Some((id, dependency)) = &change.new {
+        graph.insert(*id, dependency);
+    }
+    children
+}
+
+impl<T: PartialEq> Replacement<T> {
+    /// What the memory holds under the ids of this change.
+    fn current(&self, get: impl Fn(i64) -> Option<T>) -> Vec<T> {
+        let old = self.old.as_ref().map(|(id, _)| *id);
+        let new = self.new.as_ref().map(|(id, _)| *id).filter(|new| old != Some(*new));
+        old.into_iter().chain(new).filter_map(get).collect()
+    }
+
+    /// Whether the row says what it said before, and the memory too. Only then nothing needs to be bumped.
+    fn is_idle(&self, current: &[T]) -> bool {
+        match (&self.old, &self.new) {
+            (Some(old), Some(new)) => old == new && matches!(current, [current] if *current == new.1),
+            _ => false,
+        }
+    }
+
+    fn versions<'a>(&'a self, current: &'a [T]) -> impl Iterator<Item = &'a T> {
+        self.old.iter().chain(&self.new).map(|(_, row)| row).chain(current)
     }
 }

@@ -1,5 +1,7 @@
 //! What the mapping sees of a changed row: text values by column number, and how much of the old row the log carries.
 
+use cachetag_core::Value as Known;
+
 use super::relation::{Relation, ReplicaIdentity};
 
 /// One column of a row as logical decoding delivers it, in PostgreSQL's text format.
@@ -46,16 +48,7 @@ impl<R: ?Sized> Clone for OldRow<'_, R> {
 
 impl<R: ?Sized> Copy for OldRow<'_, R> {}
 
-/// A column's value, as far as it can be known from one change.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Known<'a> {
-    Null,
-    Text(&'a [u8]),
-    /// The log does not say: whatever depends on it has to be widened.
-    Unknown,
-}
-
-/// One side of a changed row.
+/// One side of a changed row, as far as it can be known from the one change.
 pub(super) trait Side {
     fn known(&self, column: usize) -> Known<'_>;
 }

@@ -1,7 +1,4 @@
-//! What a canonical tag text stands for. On bytes, because the hot path renders tags into a buffer that it reuses.
-
-/// The tag of everything.
-pub(super) const EVERYTHING: &[u8] = b"*";
+//! What a canonical tag text stands for.
 
 /// What a bump of a tag covers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -9,25 +6,22 @@ pub(super) enum Scope<'a> {
     /// `*`
     Everything,
     /// `family:*`
-    Family(&'a [u8]),
+    Family(&'a str),
     /// A single tag, of this family.
-    Member(&'a [u8]),
+    Member(&'a str),
 }
 
 impl<'a> Scope<'a> {
     /// `tag` is canonical: an asterisk can only be its last byte, and then stands alone or behind the family's colon.
-    pub(super) fn of(tag: &'a [u8]) -> Self {
-        match tag {
-            EVERYTHING => Self::Everything,
-            [family @ .., b':', b'*'] => Self::Family(family),
-            tag => Self::Member(tag.split(|&byte| byte == b':').next().unwrap_or(tag)),
+    pub(super) fn of(tag: &'a str) -> Self {
+        if tag == "*" {
+            return Self::Everything;
+        }
+        match tag.strip_suffix(":*") {
+            Some(family) => Self::Family(family),
+            None => Self::Member(tag.split_once(':').map_or(tag, |(family, _)| family)),
         }
     }
-}
-
-/// `family:*`
-pub(super) fn whole_family(family: &[u8]) -> Box<[u8]> {
-    [family, b":*"].concat().into()
 }
 
 #[cfg(test)]
@@ -36,12 +30,12 @@ mod tests {
 
     #[test]
     fn scopes() {
-        assert_eq!(Scope::of(b"*"), Scope::Everything);
-        assert_eq!(Scope::of(b"product:*"), Scope::Family(b"product"));
-        assert_eq!(Scope::of(b"product:42"), Scope::Member(b"product"));
-        assert_eq!(Scope::of(b"product:a:b"), Scope::Member(b"product"));
-        assert_eq!(Scope::of(b"product:"), Scope::Member(b"product"));
-        assert_eq!(Scope::of(b"product"), Scope::Member(b"product"));
-        assert_eq!(&*whole_family(b"product"), b"product:*");
+        assert_eq!(Scope::of("*"), Scope::Everything);
+        assert_eq!(Scope::of("product:*"), Scope::Family("product"));
+        assert_eq!(Scope::of("product:42"), Scope::Member("product"));
+        assert_eq!(Scope::of("product:a:b"), Scope::Member("product"));
+        assert_eq!(Scope::of("product:"), Scope::Member("product"));
+        assert_eq!(Scope::of("product"), Scope::Member("product"));
+        assert_eq!(Scope::of("product:%2A"), Scope::Member("product"));
     }
 }

@@ -7,7 +7,7 @@ pub enum TextError {
     #[error("{0:?} is not a number of the expected range")]
     Number(String),
     /// Neither `t` nor `f`.
-    #[error("{0:?} is not a boolean (t or f, true or false)")]
+    #[error("{0:?} is not a boolean (t or f)")]
     Boolean(String),
     /// Not the text form of a one-dimensional array.
     #[error("{0:?} is not a one-dimensional array in text form")]
@@ -22,11 +22,11 @@ pub(super) fn utf8(raw: &[u8]) -> Result<&str, TextError> {
     std::str::from_utf8(raw).map_err(|_| TextError::Encoding(lossy(raw)))
 }
 
-/// `t` or `f`; as text cast in SQL `true` or `false`.
+/// `t` or `f`.
 pub(super) fn boolean(raw: &[u8]) -> Result<bool, TextError> {
     match raw {
-        b"t" | b"true" => Ok(true),
-        b"f" | b"false" => Ok(false),
+        b"t" => Ok(true),
+        b"f" => Ok(false),
         _ => Err(TextError::Boolean(lossy(raw))),
     }
 }
