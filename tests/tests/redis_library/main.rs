@@ -3,5 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod cache;
+mod daemon;
+mod filling;
 mod reading;
 mod server;
