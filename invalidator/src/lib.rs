@@ -1,1 +1,17 @@
-//! daemon
+//! The cachetag daemon: what PostgreSQL commits becomes version bumps in Redis.
+//!
+//! The way of a commit: [`source`] (replication connection, pgoutput) → [`mapping`] (rules, dependency graph) → [`batch`] → [`sink`]
+//! (Redis) → [`watermark`] and acknowledgement, driven by [`pipeline`]; [`session`] opens it, [`run`] keeps it open.
+
+pub mod batch;
+pub mod config;
+pub mod continuity;
+pub mod control;
+pub mod dev;
+pub mod mapping;
+pub mod pipeline;
+pub mod run;
+pub mod session;
+pub mod sink;
+pub mod source;
+pub mod watermark;

@@ -1,0 +1,75 @@
+//! The configuration file: TOML, the same names as the flags.
+
+use std::path::Path;
+use std::time::Duration;
+
+use serde::{Deserialize, Deserializer, Serialize};
+
+use super::{Config, ConfigError, LogFormat, duration, redact};
+
+/// What the file may hold; every name is optional, an unknown one is an error.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct File {
+    pub postgres: Option<String>,
+    pub redis: Option<String>,
+    pub namespace: Option<String>,
+    pub slot: Option<String>,
+    #[serde(deserialize_with = "duration_text")]
+    pub max_lag: Option<Duration>,
+    #[serde(deserialize_with = "duration_text")]
+    pub lease: Option<Duration>,
+    #[serde(deserialize_with = "duration_text")]
+    pub heartbeat: Option<Duration>,
+    pub max_tags_per_transaction: Option<usize>,
+    pub max_tags_per_batch: Option<usize>,
+    pub application_name: Option<String>,
+    pub log_format: Option<LogFormat>,
+    pub log: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Printed<'a> {
+    postgres: String,
+    redis: String,
+    namespace: &'a str,
+    slot: &'a str,
+    max_lag: String,
+    lease: String,
+    heartbeat: String,
+    max_tags_per_transaction: usize,
+    max_tags_per_batch: usize,
+    application_name: &'a str,
+    log_format: LogFormat,
+    log: &'a str,
+}
+
+pub(super) fn read(path: &Path) -> Result<File, ConfigError> {
+    let text =
+        std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_path_buf(), source })?;
+    toml::from_str(&text).map_err(|e| ConfigError::Parse { path: path.to_path_buf(), message: e.to_string() })
+}
+
+pub(super) fn render(config: &Config) -> String {
+    let printed = Printed {
+        postgres: redact(&config.postgres),
+        redis: redact(&config.redis),
+        namespace: &config.namespace,
+        slot: &config.slot,
+        max_lag: duration::render(config.max_lag),
+        lease: duration::render(config.lease),
+        heartbeat: duration::render(config.heartbeat),
+        max_tags_per_transaction: config.max_tags_per_transaction,
+        max_tags_per_batch: config.max_tags_per_batch,
+        application_name: &config.application_name,
+        log_format: config.log_format,
+        log: &config.log,
+    };
+    // Strings and numbers always have a TOML form; the empty text is never seen.
+    toml::to_string(&printed).unwrap_or_default()
+}
+
+fn duration_text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    duration::parse_duration(&text).map(Some).map_err(serde::de::Error::custom)
+}

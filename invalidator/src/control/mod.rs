@@ -1,0 +1,306 @@
+//! The daemon's ordinary SQL connection: checks before the start, the slot's state, rules and dependencies, and the
+//! observations that move the watermark.
+
+mod preflight;
+
+use cachetag_core::Lsn;
+use tokio_postgres::{Client, SimpleQueryMessage, Statement};
+
+use crate::mapping::{self, MetadataError, MetadataTable};
+use crate::source::sql::SqlError;
+use crate::watermark::{FullXid, Snapshot};
+
+pub use preflight::Preflight;
+
+/// Why the SQL side cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ControlError {
+    /// The connection could not be made.
+    #[error(transparent)]
+    Connect(#[from] SqlError),
+    /// A query failed.
+    #[error("postgres, while {doing}: {}", describe(.source))]
+    Query {
+        /// What was being done.
+        doing: &'static str,
+        /// What the server or the connection said.
+        source: tokio_postgres::Error,
+    },
+    /// The server is not set up for this daemon.
+    #[error("{problem}; {remedy}")]
+    Setup {
+        /// What is not as it should be.
+        problem: String,
+        /// What to do about it.
+        remedy: String,
+    },
+    /// Rules or dependencies cannot be read.
+    #[error(transparent)]
+    Metadata(#[from] MetadataError),
+    /// The server answered something that it never should.
+    #[error("postgres answered {got:?} where {expected} was expected")]
+    Reply {
+        /// What was expected.
+        expected: &'static str,
+        /// What came.
+        got: String,
+    },
+}
+
+impl ControlError {
+    /// Must a person act before another try can succeed?
+    pub fn is_configuration(&self) -> bool {
+        match self {
+            ControlError::Setup { .. } => true,
+            ControlError::Connect(e) => e.is_configuration(),
+            ControlError::Query { source, .. } => {
+                source.code().is_some_and(|c| *c == tokio_postgres::error::SqlState::INSUFFICIENT_PRIVILEGE)
+            }
+            ControlError::Metadata(_) | ControlError::Reply { .. } => false,
+        }
+    }
+}
+
+/// tokio-postgres prints only `db error`: the server's own words, its detail and its hint are what helps.
+fn describe(error: &tokio_postgres::Error) -> String {
+    let Some(db) = error.as_db_error() else {
+        return match std::error::Error::source(error) {
+            Some(source) => format!("{error}: {source}"),
+            None => error.to_string(),
+        };
+    };
+    let mut text = format!("{} ({})", db.message(), db.code().code());
+    for more in [db.detail(), db.hint()].into_iter().flatten() {
+        text.push_str("; ");
+        text.push_str(more);
+    }
+    text
+}
+
+/// Queries with what they are for, so that an error says it.
+trait Doing<T> {
+    fn doing(self, doing: &'static str) -> Result<T, ControlError>;
+}
+
+impl<T> Doing<T> for Result<T, tokio_postgres::Error> {
+    fn doing(self, doing: &'static str) -> Result<T, ControlError> {
+        self.map_err(|source| ControlError::Query { doing, source })
+    }
+}
+
+/// A replication slot as `pg_replication_slots` shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Slot {
+    /// Output plugin.
+    pub plugin: String,
+    /// Database that it decodes.
+    pub database: String,
+    /// Process that uses it.
+    pub active_pid: Option<i32>,
+    /// Up to where it has been acknowledged.
+    pub confirmed: Option<Lsn>,
+    /// The WAL that it needs is gone.
+    pub lost: bool,
+}
+
+/// Rules and dependencies, and the position at which they were read.
+#[derive(Debug)]
+pub struct Metadata {
+    /// The rows.
+    pub rows: mapping::Metadata,
+    /// Number of rules.
+    pub rules: usize,
+    /// Number of dependencies.
+    pub dependencies: usize,
+    /// The rows show every change of metadata whose commit ends at or before this, but for those of `writers`.
+    pub read_at: Lsn,
+    /// Transactions that were changing metadata when it was read: their commit may be decoded already and not visible yet.
+    pub writers: Vec<FullXid>,
+}
+
+/// What one look at PostgreSQL shows; see [`crate::watermark::Observation`].
+#[derive(Debug, Clone)]
+pub struct Look {
+    /// Transactions as new snapshots see them.
+    pub snapshot: Snapshot,
+    /// Flush position.
+    pub flushed: Lsn,
+    /// Whether commits wait for the replication connection of this daemon.
+    pub synchronous: bool,
+}
+
+/// The SQL connection.
+pub struct Control {
+    client: Client,
+    look: Statement,
+}
+
+impl Control {
+    /// Connects and prepares.
+    pub async fn connect(options: &crate::source::ConnectOptions) -> Result<Control, ControlError> {
+        let client = crate::source::sql::connect(options).await?;
+        // Synchronous means: a commit may be waiting for what this very daemon acknowledges.
+        let look = client
+            .prepare(
+                "SELECT pg_current_snapshot()::text, (pg_current_wal_flush_lsn() - '0/0'::pg_lsn)::text, \
+                 EXISTS (SELECT FROM pg_stat_replication r WHERE r.pid = $1 AND r.sync_state <> 'async')",
+            )
+            .await
+            .doing("preparing the visibility check")?;
+        Ok(Control { client, look })
+    }
+
+    /// The connection is gone.
+    pub fn is_closed(&self) -> bool {
+        self.client.is_closed()
+    }
+
+    /// Sees to it that the publication exists and holds the catalog and every tracked table.
+    pub async fn attach(&self) -> Result<(), ControlError> {
+        self.client.batch_execute("SELECT cachetag.attach()").await.doing("preparing the publication")
+    }
+
+    /// The slot of that name, if there is one.
+    pub async fn slot(&self, name: &str) -> Result<Option<Slot>, ControlError> {
+        let row = self
+            .client
+            .query_opt(
+                "SELECT coalesce(plugin, ''), coalesce(database, ''), active_pid, \
+                 (confirmed_flush_lsn - '0/0'::pg_lsn)::text, coalesce(wal_status, '') = 'lost' \
+                 FROM pg_replication_slots WHERE slot_name = $1",
+                &[&name],
+            )
+            .await
+            .doing("looking at the replication slot")?;
+        row.map(|row| {
+            Ok(Slot {
+                plugin: row.get(0),
+                database: row.get(1),
+                active_pid: row.get(2),
+                confirmed: row.get::<_, Option<String>>(3).map(|t| lsn(&t)).transpose()?,
+                lost: row.get(4),
+            })
+        })
+        .transpose()
+    }
+
+    /// Name of the database.
+    pub async fn database(&self) -> Result<String, ControlError> {
+        let row =
+            self.client.query_one("SELECT current_database()::text", &[]).await.doing("asking for the database")?;
+        Ok(row.get(0))
+    }
+
+    /// Where the WAL ends.
+    pub async fn end(&self) -> Result<Lsn, ControlError> {
+        let row = self
+            .client
+            .query_one("SELECT (pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::text", &[])
+            .await
+            .doing("asking for the end of the WAL")?;
+        lsn(&row.get::<_, String>(0))
+    }
+
+    /// Drops the slot.
+    pub async fn drop_slot(&self, name: &str) -> Result<(), ControlError> {
+        self.client
+            .execute("SELECT pg_drop_replication_slot($1)", &[&name])
+            .await
+            .doing("dropping the replication slot that lost its WAL")?;
+        Ok(())
+    }
+
+    /// Reads rules and dependencies.
+    pub async fn metadata(&self) -> Result<Metadata, ControlError> {
+        const DOING: &str = "reading rules and dependencies";
+        // First who is changing them, then the rows: a transaction that ends in between is in the rows, one that begins in between
+        // commits later than the position read last.
+        let writers = self
+            .client
+            .query(
+                "SELECT DISTINCT x.transactionid::text FROM pg_locks l \
+                 JOIN pg_locks x ON x.virtualtransaction = l.virtualtransaction \
+                   AND x.locktype = 'transactionid' AND x.mode = 'ExclusiveLock' AND x.granted \
+                 WHERE l.locktype = 'relation' AND l.granted AND l.mode <> 'AccessShareLock' \
+                   AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()) \
+                   AND l.relation IN ('cachetag.rule'::regclass, 'cachetag.binding'::regclass, \
+                     'cachetag.dependency'::regclass)",
+                &[],
+            )
+            .await
+            .doing(DOING)?;
+        self.client.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await.doing(DOING)?;
+        let mut rows = mapping::Metadata::default();
+        let (mut rules, mut dependencies) = (0, 0);
+        for table in [MetadataTable::Rule, MetadataTable::Binding, MetadataTable::Dependency] {
+            // The simple protocol returns text, which is what the stream brings too.
+            for message in self.client.simple_query(table.query()).await.doing(DOING)? {
+                if let SimpleQueryMessage::Row(row) = message {
+                    rows.add(table, |name| row.try_get(name).ok().flatten())?;
+                    rules += usize::from(table == MetadataTable::Rule);
+                    dependencies += usize::from(table == MetadataTable::Dependency);
+                }
+            }
+        }
+        // An asynchronous commit can be visible and not flushed yet, so the insert position; right behind a page header nothing
+        // ends, and an idle stream would never reach it.
+        let last = self
+            .client
+            .query_one(
+                "SELECT (p - CASE WHEN p % b IN (24, 40) THEN p % b ELSE 0 END)::text, pg_current_snapshot()::text \
+                 FROM (SELECT pg_current_wal_insert_lsn() - '0/0'::pg_lsn AS p, \
+                       current_setting('wal_block_size')::numeric AS b) AS position",
+                &[],
+            )
+            .await
+            .doing(DOING)?;
+        self.client.batch_execute("COMMIT").await.doing(DOING)?;
+        let snapshot = snapshot(&last.get::<_, String>(1))?;
+        let mut xids = Vec::new();
+        for row in &writers {
+            let text: String = row.get(0);
+            let xid: u32 = text.parse().map_err(|_| ControlError::Reply { expected: "a transaction id", got: text })?;
+            xids.push(snapshot.widen(xid));
+        }
+        xids.retain(|&xid| snapshot.is_in_progress(xid));
+        Ok(Metadata { rows, rules, dependencies, read_at: lsn(&last.get::<_, String>(0))?, writers: xids })
+    }
+
+    /// One look at what new snapshots see and what is flushed. `walsender` is the server process of the replication connection.
+    pub async fn look(&self, walsender: i32) -> Result<Look, ControlError> {
+        let row = self.client.query_one(&self.look, &[&walsender]).await.doing("checking what is visible")?;
+        Ok(Look {
+            snapshot: snapshot(row.try_get(0).doing("checking what is visible")?)?,
+            flushed: lsn(row.try_get(1).doing("checking what is visible")?)?,
+            synchronous: row.try_get(2).doing("checking what is visible")?,
+        })
+    }
+
+    /// The newest epoch that a daemon of this database has opened; Redis may have forgotten it.
+    pub async fn last_epoch(&self) -> Result<Option<u64>, ControlError> {
+        let row = self
+            .client
+            .query_one("SELECT cachetag.last_report() ->> 'epoch'", &[])
+            .await
+            .doing("reading the last report")?;
+        Ok(row.get::<_, Option<String>>(0).and_then(|t| t.parse().ok()))
+    }
+
+    /// Stores the daemon's report, which `status()` and `doctor()` show.
+    pub async fn report(&self, report: &serde_json::Value) -> Result<(), ControlError> {
+        self.client
+            .execute("SELECT cachetag.report($1::text::jsonb)", &[&report.to_string()])
+            .await
+            .doing("storing the report")?;
+        Ok(())
+    }
+}
+
+/// Positions travel as decimal text: the difference to 0/0.
+fn lsn(text: &str) -> Result<Lsn, ControlError> {
+    text.parse().map(Lsn).map_err(|_| ControlError::Reply { expected: "a WAL position", got: text.into() })
+}
+
+fn snapshot(text: &str) -> Result<Snapshot, ControlError> {
+    text.parse().map_err(|_| ControlError::Reply { expected: "a snapshot", got: text.into() })
+}

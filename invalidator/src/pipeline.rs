@@ -1,0 +1,527 @@
+//! The way of a commit: source → mapping → batch → sink → watermark and acknowledgement. One task, one loop; PostgreSQL is read
+//! only while the batch has room, so an outage of Redis reaches PostgreSQL as backpressure and memory stays as it is.
+
+use std::collections::HashSet;
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::time::Duration;
+
+use cachetag_core::{Epoch, Lsn, MESSAGE_PREFIX, Tag};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
+use tracing::{debug, info, warn};
+
+use crate::batch::Batch;
+use crate::config::Config;
+use crate::control::{Control, Look};
+use crate::mapping::{Column, Mapper, OldRow, Outcome, Relation, ReplicaIdentity, Row, Value};
+use crate::session::SessionError;
+use crate::sink::{Calls, Sink, SinkError};
+use crate::source::{Frame, ReplicationConnection, pgoutput};
+use crate::watermark::{FullXid, Observation, Watermark};
+
+/// Commits in one batch: bounds the memory of batches whose commits touch no tag.
+const MAX_BATCH_COMMITS: usize = 20_000;
+/// Frames mapped before the loop looks at everything else.
+const FRAMES_A_TURN: usize = 512;
+/// Two looks at PostgreSQL under load are at least this far apart; each costs a snapshot.
+const LOOK_INTERVAL: Duration = Duration::from_millis(2);
+/// A look that found an invisible commit is repeated after this, doubling up to the heartbeat.
+const LOOK_AGAIN: Duration = Duration::from_millis(1);
+/// The walsender ends a connection that says nothing for wal_sender_timeout (60 s); long before, it is told where we are.
+const STATUS_INTERVAL: Duration = Duration::from_secs(5);
+/// Every heartbeat asks for a reply, so a stream that is silent for this long is gone.
+const SILENCE: Duration = Duration::from_secs(30);
+const LOOK_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a clean end waits for what is in flight.
+const FAREWELL: Duration = Duration::from_secs(5);
+
+/// What a call to Redis was for.
+enum Call {
+    Apply { to: Lsn, commits: usize },
+    Advance { to: Lsn },
+}
+
+type LookFuture = Pin<Box<dyn Future<Output = Result<(u64, Look), SessionError>>>>;
+
+/// What [`crate::session::open`] has opened.
+pub struct Parts {
+    /// The stream, begun.
+    pub source: ReplicationConnection,
+    /// The SQL connection.
+    pub control: Control,
+    /// Redis, claimed.
+    pub sink: Sink,
+    /// Rules and dependencies as they were read.
+    pub mapper: Mapper,
+    /// The watermark, where the slot stands.
+    pub watermark: Watermark,
+    /// Which stream this is.
+    pub identity: String,
+    /// The epoch.
+    pub epoch: Epoch,
+    /// Where Redis stands.
+    pub applied: Lsn,
+    /// Server process of the stream.
+    pub walsender: i32,
+    /// Where rules and dependencies were read.
+    pub metadata_at: Lsn,
+    /// Who was changing them then.
+    pub writers: Vec<FullXid>,
+}
+
+/// A session at work; see the module's documentation.
+pub struct Pipeline {
+    source: ReplicationConnection,
+    parser: pgoutput::Parser,
+    offsets: RowBuffers,
+    control: Rc<Control>,
+    sink: Rc<Sink>,
+    mapper: Mapper,
+    batch: Batch,
+    calls: Calls<Call>,
+    watermark: Watermark,
+    identity: String,
+    epoch: Epoch,
+    /// Where Redis will stand once every call under way is answered.
+    position: Lsn,
+    /// Where Redis has said that it stands.
+    applied: Lsn,
+    /// Commits up to here were applied by an earlier session: mapped again for their metadata, not bumped again.
+    skip_to: Lsn,
+    /// Rules are as of here; before it, a table that no rule tracks may just have been untracked since.
+    metadata_at: Lsn,
+    /// Transactions that were changing rules when they were read.
+    writers: Vec<FullXid>,
+    /// The transaction that the stream is in.
+    xid: u32,
+    /// Tables that were warned of.
+    unbound: HashSet<u32>,
+    walsender: i32,
+    heartbeat: Duration,
+    max_tags: usize,
+    look: Option<LookFuture>,
+    look_at: Option<Instant>,
+    looked: Instant,
+    look_again: Duration,
+    acknowledged: Lsn,
+    heard: Instant,
+}
+
+/// Reused memory for random access to the columns of a changed row.
+#[derive(Default)]
+struct RowBuffers {
+    old: pgoutput::Offsets,
+    new: pgoutput::Offsets,
+}
+
+impl Pipeline {
+    /// Puts the parts of a session together.
+    pub fn new(config: &Config, parts: Parts) -> Pipeline {
+        let now = Instant::now();
+        Pipeline {
+            source: parts.source,
+            parser: pgoutput::Parser::new(),
+            offsets: RowBuffers::default(),
+            control: Rc::new(parts.control),
+            sink: Rc::new(parts.sink),
+            mapper: parts.mapper,
+            batch: Batch::default(),
+            calls: Calls::default(),
+            watermark: parts.watermark,
+            identity: parts.identity,
+            epoch: parts.epoch,
+            position: parts.applied,
+            applied: parts.applied,
+            skip_to: parts.applied,
+            metadata_at: parts.metadata_at,
+            writers: parts.writers,
+            xid: 0,
+            unbound: HashSet::new(),
+            walsender: parts.walsender,
+            heartbeat: config.heartbeat,
+            max_tags: config.max_tags_per_batch,
+            look: None,
+            look_at: Some(now),
+            looked: now,
+            look_again: LOOK_AGAIN,
+            acknowledged: Lsn::ZERO,
+            heard: now,
+        }
+    }
+
+    /// Runs until `shutdown` is ready (then `Ok`) or something fails. `on_watermark` is called at the first watermark.
+    pub async fn run(
+        &mut self,
+        shutdown: &mut (impl Future<Output = ()> + Unpin),
+        mut on_watermark: impl FnMut(),
+    ) -> Result<(), SessionError> {
+        let result = self.stream(shutdown, &mut on_watermark).await;
+        match &result {
+            Ok(()) => self.farewell().await,
+            // What was missed cannot be told: the epoch is opened here and now, not when the next session comes around.
+            Err(e) if e.needs_epoch() => self.open_epoch(e).await,
+            Err(_) => {}
+        }
+        result
+    }
+
+    async fn stream(
+        &mut self,
+        shutdown: &mut (impl Future<Output = ()> + Unpin),
+        on_watermark: &mut impl FnMut(),
+    ) -> Result<(), SessionError> {
+        let mut heartbeat = interval(self.heartbeat);
+        heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut status = interval(STATUS_INTERVAL);
+        status.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            self.start_calls();
+            let room = self.has_room();
+            let look_at = self.look_at;
+            // Cancel safety: a call, a look and a received frame leave their place only together with their result.
+            tokio::select! {
+                biased;
+                () = &mut *shutdown => return Ok(()),
+                (call, reply) = self.calls.next() => self.on_reply(call, reply, on_watermark).await?,
+                look = pending_or(&mut self.look) => {
+                    self.look = None;
+                    self.on_look(look?).await?;
+                }
+                _ = heartbeat.tick() => self.on_heartbeat()?,
+                _ = status.tick() => self.send_status(false).await?,
+                () = sleep_until(look_at.unwrap_or_else(Instant::now)), if look_at.is_some() && self.look.is_none() => {
+                    self.look_at = None;
+                    self.begin_look();
+                }
+                ready = self.source.ready(), if room => {
+                    ready?;
+                    self.drain_frames().await?;
+                }
+            }
+        }
+    }
+
+    fn has_room(&self) -> bool {
+        self.batch.tags() < self.max_tags && self.batch.commits() < MAX_BATCH_COMMITS
+    }
+
+    // --- source → mapping → batch --------------------------------------------------------------------------------------
+
+    /// Maps what has been received already, up to a turn's worth.
+    async fn drain_frames(&mut self) -> Result<(), SessionError> {
+        self.heard = Instant::now();
+        let mut reply = false;
+        for _ in 0..FRAMES_A_TURN {
+            if !self.has_room() {
+                break;
+            }
+            let Some(frame) = self.source.try_next_frame()? else { break };
+            match frame {
+                Frame::XLogData(data) => self.on_message(&data.data)?,
+                Frame::Keepalive(keepalive) => {
+                    self.watermark.passed(keepalive.wal_end);
+                    reply |= keepalive.reply_requested;
+                }
+            }
+        }
+        if reply {
+            self.send_status(false).await?;
+        }
+        Ok(())
+    }
+
+    fn on_message(&mut self, bytes: &[u8]) -> Result<(), SessionError> {
+        use pgoutput::Message;
+        match self.parser.parse(bytes)? {
+            Message::Begin(begin) => {
+                self.xid = begin.xid;
+                self.mapper.begin();
+            }
+            Message::Commit(commit) => self.on_commit(commit.end_lsn),
+            Message::Relation(relation) => self.mapper.relation(described(&relation)),
+            Message::Insert(insert) => {
+                let new = self.offsets.new.index(insert.new);
+                let outcome = self.mapper.insert(insert.relation, &Columns(new))?;
+                self.on_outcome(insert.relation, outcome);
+            }
+            Message::Update(update) => {
+                let new = self.offsets.new.index(update.new);
+                let old = update.old.map(|old| self.offsets.old.index(old.tuple()));
+                let outcome = self.mapper.update(
+                    update.relation,
+                    old_row(update.old.as_ref(), &old.map(Columns)),
+                    &Columns(new),
+                )?;
+                self.on_outcome(update.relation, outcome);
+            }
+            Message::Delete(delete) => {
+                let old = Columns(self.offsets.old.index(delete.old.tuple()));
+                let outcome = self.mapper.delete(delete.relation, old_row(Some(&delete.old), &Some(old)))?;
+                self.on_outcome(delete.relation, outcome);
+            }
+            Message::Truncate(truncate) => {
+                for relation in truncate.relations {
+                    let outcome = self.mapper.truncate(relation)?;
+                    self.on_outcome(relation, outcome);
+                }
+            }
+            Message::Logical(message) if message.prefix == MESSAGE_PREFIX.as_bytes() => self.on_logical(&message),
+            Message::Logical(_) | Message::Origin(_) | Message::Type(_) => {}
+            // The stream was asked for whole transactions: two-phase and streamed ones arrive as plain ones.
+            other => warn!(?other, "unexpected message in the replication stream; ignored"),
+        }
+        Ok(())
+    }
+
+    fn on_commit(&mut self, end: Lsn) {
+        let bumps = self.mapper.commit();
+        self.writers.retain(|&writer| writer as u32 != self.xid);
+        self.watermark.commit(end, self.xid);
+        if end > self.skip_to {
+            self.batch.push(end, bumps.hard.iter().map(Tag::as_str), bumps.soft.iter().map(Tag::as_str));
+        }
+    }
+
+    fn on_logical(&mut self, message: &pgoutput::LogicalMessage<'_>) {
+        if let Outcome::Malformed(reason) = self.mapper.message(message.content) {
+            warn!(%reason, "a message with prefix cachetag could not be read: everything is invalidated");
+        }
+        // Outside of a transaction it counts at its own place in the log, behind every commit before it.
+        if !message.transactional {
+            let end = Lsn(message.lsn.0 + 1).max(self.watermark.received());
+            let bumps = self.mapper.commit();
+            self.watermark.passed(end);
+            if end > self.skip_to {
+                self.batch.push(end, bumps.hard.iter().map(Tag::as_str), bumps.soft.iter().map(Tag::as_str));
+            }
+        }
+    }
+
+    fn on_outcome(&mut self, relation: u32, outcome: Outcome) {
+        if outcome != Outcome::Unbound || self.watermark.received() < self.metadata_at {
+            // Before the position at which rules were read, an unknown table has been untracked since: its removal is still to
+            // come, and bumps its family.
+            return;
+        }
+        if self.unbound.insert(relation) {
+            warn!(
+                relation,
+                "a table is published but no rule is bound to it: each of its changes invalidates everything; \
+                 run SELECT * FROM cachetag.doctor()"
+            );
+        }
+        self.mapper.bump_everything();
+    }
+
+    // --- batch → sink --------------------------------------------------------------------------------------------------
+
+    /// Sends what can be sent: the batch once the previous one is answered, and the watermark right behind it.
+    fn start_calls(&mut self) {
+        if let Some(to) = self.batch.end()
+            && !self.calls.any(|call| matches!(call, Call::Apply { .. }))
+        {
+            let call = self.sink.apply(self.epoch, self.position, to, &self.batch);
+            self.calls.push(Call::Apply { to, commits: self.batch.commits() }, call);
+            self.position = to;
+            self.batch.clear();
+        }
+        if !self.calls.any(|call| matches!(call, Call::Advance { .. })) {
+            // With nothing waiting, Redis may move on to whatever the stream has passed.
+            let to = match self.batch.end() {
+                None => self.position.max(self.watermark.received()),
+                Some(_) => self.position,
+            };
+            if let Some(advance) = self.watermark.advance(to) {
+                let call = self.sink.advance(self.epoch, self.position, to, Some(advance));
+                self.calls.push(Call::Advance { to }, call);
+                self.position = to;
+            }
+        }
+    }
+
+    async fn on_reply(
+        &mut self,
+        call: Call,
+        reply: Result<u64, SinkError>,
+        on_watermark: &mut impl FnMut(),
+    ) -> Result<(), SessionError> {
+        reply?;
+        match call {
+            Call::Apply { to, commits } => {
+                self.applied = to;
+                debug!(%to, commits, "applied");
+                // By now the commits are most likely visible.
+                self.look_at(Instant::now().max(self.looked + LOOK_INTERVAL));
+            }
+            Call::Advance { to } => {
+                self.applied = to;
+                on_watermark();
+            }
+        }
+        self.watermark.applied(self.applied);
+        self.acknowledge().await
+    }
+
+    // --- watermark -----------------------------------------------------------------------------------------------------
+
+    fn on_heartbeat(&mut self) -> Result<(), SessionError> {
+        self.look_at(Instant::now());
+        let silent = self.heard.elapsed();
+        if self.has_room() && silent > SILENCE {
+            return Err(SessionError::Silent { what: "the replication stream", after: silent });
+        }
+        Ok(())
+    }
+
+    /// Brings the next look forward to `at`.
+    fn look_at(&mut self, at: Instant) {
+        self.look_at = Some(self.look_at.map_or(at, |planned| planned.min(at)));
+    }
+
+    fn begin_look(&mut self) {
+        self.looked = Instant::now();
+        let (sink, control, walsender) = (self.sink.clone(), self.control.clone(), self.walsender);
+        self.look = Some(Box::pin(async move {
+            // Redis's clock first: what PostgreSQL has flushed later than that covers this moment.
+            let asked_at = sink.now().await?;
+            match timeout(LOOK_TIMEOUT, control.look(walsender)).await {
+                Ok(look) => Ok((asked_at, look?)),
+                Err(_) => Err(SessionError::Silent { what: "PostgreSQL's SQL connection", after: LOOK_TIMEOUT }),
+            }
+        }));
+    }
+
+    async fn on_look(&mut self, (asked_at, look): (u64, Look)) -> Result<(), SessionError> {
+        self.see_to_writers(&look)?;
+        let draining = self.watermark.draining().len();
+        self.watermark.observe(&Observation {
+            asked_at,
+            snapshot: look.snapshot,
+            flushed: look.flushed,
+            synchronous: look.synchronous,
+        });
+        if draining > 0 && self.watermark.draining().is_empty() {
+            info!("transactions that were running at the start have ended");
+        }
+        if self.watermark.wants_position() {
+            self.send_status(true).await?;
+        }
+        if self.watermark.waits_for_visibility() {
+            self.look_at(self.looked + self.look_again);
+            self.look_again = (self.look_again * 2).min(self.heartbeat);
+        } else {
+            self.look_again = LOOK_AGAIN;
+        }
+        self.acknowledge().await
+    }
+
+    /// A transaction that was changing rules when they were read, and has ended without coming along in the stream: its change was
+    /// decoded before the start and became visible only now, so the rules are not what the stream was mapped with.
+    fn see_to_writers(&self, look: &Look) -> Result<(), SessionError> {
+        // Until the stream has passed what was flushed, its commit may still be on the way.
+        if self.watermark.received() < look.flushed || self.writers.iter().all(|&xid| look.snapshot.is_in_progress(xid))
+        {
+            return Ok(());
+        }
+        Err(SessionError::MetadataIncomplete)
+    }
+
+    // --- acknowledgement -----------------------------------------------------------------------------------------------
+
+    async fn acknowledge(&mut self) -> Result<(), SessionError> {
+        match self.watermark.acknowledge() {
+            Some(lsn) if lsn > self.acknowledged => self.send_status(false).await,
+            _ => Ok(()),
+        }
+    }
+
+    async fn send_status(&mut self, reply_requested: bool) -> Result<(), SessionError> {
+        if let Some(lsn) = self.watermark.acknowledge() {
+            self.acknowledged = self.acknowledged.max(lsn);
+        }
+        let lsn = self.acknowledged;
+        self.source.send_status(lsn, lsn, lsn, reply_requested).await?;
+        Ok(())
+    }
+
+    // --- ends ----------------------------------------------------------------------------------------------------------
+
+    /// A clean end: what is in flight is awaited, what Redis holds is acknowledged, and PostgreSQL is told good-bye.
+    async fn farewell(&mut self) {
+        let ended = timeout(FAREWELL, async {
+            while !self.calls.is_empty() {
+                let (call, reply) = self.calls.next().await;
+                self.on_reply(call, reply, &mut || ()).await?;
+            }
+            self.send_status(false).await?;
+            self.source.finish().await.map_err(SessionError::from)
+        })
+        .await;
+        match ended {
+            Ok(Ok(())) => info!(acknowledged = %self.acknowledged, "stopped"),
+            Ok(Err(error)) => warn!(%error, "stopped; the last acknowledgement may not have arrived"),
+            Err(_) => warn!("stopped without an answer from Redis; the next start proves continuity"),
+        }
+    }
+
+    async fn open_epoch(&mut self, reason: &SessionError) {
+        let next = Epoch::new(self.epoch.get() + 1).unwrap_or(Epoch::MAX);
+        match self.sink.reset(&self.identity, self.applied, next).await {
+            Ok(floor) => warn!(%floor, %reason, "new epoch: every entry stored before is invalid"),
+            Err(error) => warn!(%error, %reason, "a new epoch is needed and could not be opened yet"),
+        }
+    }
+}
+
+/// A table for the mapping.
+fn described(relation: &pgoutput::Relation<'_>) -> Relation {
+    use pgoutput::ReplicaIdentity as Wire;
+    Relation {
+        oid: relation.id,
+        namespace: relation.namespace.into(),
+        name: relation.name.into(),
+        identity: match relation.replica_identity {
+            Wire::Default | Wire::Index => ReplicaIdentity::Key,
+            Wire::Full => ReplicaIdentity::Full,
+            Wire::Nothing => ReplicaIdentity::Nothing,
+        },
+        columns: relation
+            .columns
+            .map(|column| Column { name: column.name.into(), type_oid: column.type_oid, is_key: column.key })
+            .collect(),
+    }
+}
+
+/// The columns of a row for the mapping.
+struct Columns<'o, 'a>(pgoutput::Row<'o, 'a>);
+
+impl Row for Columns<'_, '_> {
+    fn value(&self, column: usize) -> Value<'_> {
+        match self.0.get(column) {
+            Some(pgoutput::Value::Null) => Value::Null,
+            Some(pgoutput::Value::Unchanged) => Value::Unchanged,
+            Some(pgoutput::Value::Text(text)) => Value::Text(text),
+            Some(pgoutput::Value::Binary(_)) | None => Value::Unknown,
+        }
+    }
+}
+
+fn old_row<'r, 'o, 'a>(
+    old: Option<&pgoutput::OldTuple<'_>>,
+    columns: &'r Option<Columns<'o, 'a>>,
+) -> OldRow<'r, Columns<'o, 'a>> {
+    match (old, columns) {
+        (Some(pgoutput::OldTuple::Key(_)), Some(columns)) => OldRow::Key(columns),
+        (Some(pgoutput::OldTuple::Full(_)), Some(columns)) => OldRow::Full(columns),
+        _ => OldRow::Absent,
+    }
+}
+
+/// The future if there is one, otherwise one that is never ready.
+async fn pending_or(look: &mut Option<LookFuture>) -> Result<(u64, Look), SessionError> {
+    match look {
+        Some(look) => look.as_mut().await,
+        None => std::future::pending().await,
+    }
+}

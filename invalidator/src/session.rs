@@ -1,0 +1,236 @@
+//! From two URLs to a running pipeline: connect, check, take the slot, claim Redis, prove continuity or open an epoch.
+
+use std::time::Duration;
+
+use cachetag_core::{Epoch, Lsn};
+use serde_json::json;
+use tracing::{info, warn};
+
+use crate::config::Config;
+use crate::continuity::{self, Source};
+use crate::control::{Control, ControlError, Metadata, Slot};
+use crate::mapping::{Limits, Mapper, MappingError};
+use crate::pipeline::{Parts, Pipeline};
+use crate::sink::{LIBRARY_VERSION, Sink, SinkError, State};
+use crate::source::{ConnectOptions, ReplicationConnection, SourceError, StartOptions, pgoutput::ParseError};
+use crate::watermark::Watermark;
+
+/// A namespace whose watermark another source proved fresh this recently is in use: taking it over would open an epoch for every
+/// call of either daemon.
+const FOREIGN_GRACE: Duration = Duration::from_secs(10);
+
+/// Why a session ended.
+#[derive(Debug, thiserror::Error)]
+pub enum SessionError {
+    /// The SQL connection.
+    #[error(transparent)]
+    Control(#[from] ControlError),
+    /// The replication connection.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// Redis.
+    #[error(transparent)]
+    Sink(#[from] SinkError),
+    /// The replication stream holds something that is not a message.
+    #[error("replication stream: {0}")]
+    Parse(#[from] ParseError),
+    /// Rules or dependencies could not be read.
+    #[error("rules could not be read: {0}; everything is invalidated rather than something forgotten")]
+    Metadata(#[from] MappingError),
+    /// A change of rules or dependencies became visible that the stream will not bring again.
+    #[error("a change of rules became visible that the stream had brought before the start")]
+    MetadataIncomplete,
+    /// Somebody dropped the slot, or ended its process, in the middle of the start.
+    #[error("replication slot {slot} went away while it was being taken")]
+    SlotGone {
+        /// Its name.
+        slot: String,
+    },
+    /// The server said nothing for too long.
+    #[error("{what} did not answer for {} s", .after.as_secs())]
+    Silent {
+        /// Which connection.
+        what: &'static str,
+        /// For how long.
+        after: Duration,
+    },
+}
+
+impl SessionError {
+    /// Must a person act before another try can succeed?
+    pub fn is_configuration(&self) -> bool {
+        match self {
+            Self::Control(e) => e.is_configuration(),
+            Self::Source(e) => e.is_configuration() || e.is_authentication(),
+            Self::Sink(e) => e.is_configuration(),
+            Self::Parse(_)
+            | Self::Metadata(_)
+            | Self::MetadataIncomplete
+            | Self::SlotGone { .. }
+            | Self::Silent { .. } => false,
+        }
+    }
+
+    /// May bumps have been missed, so that only a new epoch makes the cache honest again?
+    pub fn needs_epoch(&self) -> bool {
+        matches!(
+            self,
+            Self::Parse(_) | Self::Metadata(_) | Self::MetadataIncomplete | Self::Control(ControlError::Metadata(_))
+        )
+    }
+}
+
+/// What outlives a session.
+#[derive(Debug, Default)]
+pub struct Memory {
+    /// The newest epoch that this process knows of.
+    pub epoch: Option<Epoch>,
+    /// A new epoch must be opened whatever Redis says: why.
+    pub epoch_needed: Option<String>,
+}
+
+/// Opens a session: everything that must be so before the first message is mapped.
+pub async fn open(config: &Config, claimant: &str, memory: &mut Memory) -> Result<Pipeline, SessionError> {
+    let options = ConnectOptions::parse(&config.postgres)?.with_application_name(&config.application_name);
+    let control = Control::connect(&options).await?;
+    let preflight = control.preflight().await?;
+    let sink = Sink::connect(config, claimant).await?;
+    control.attach().await?;
+
+    let mut source = ReplicationConnection::connect(&options).await?;
+    let system = source.identify_system().await?;
+    let identity = format!("{}/{}/{}/{}", system.system_id, system.timeline, preflight.database, config.slot);
+    let slot_is_new = see_to_slot(config, &control, &mut source).await?;
+    // The slot admits one daemon at a time; only who holds it claims Redis, so a second daemon started by mistake just waits.
+    source.start_replication(&StartOptions::new(&config.slot)).await?;
+    let Some(Slot { confirmed: Some(confirmed), active_pid: Some(walsender), .. }) = control.slot(&config.slot).await?
+    else {
+        return Err(SessionError::SlotGone { slot: config.slot.clone() });
+    };
+
+    let before = sink.peek().await?;
+    refuse_foreign(config, &before, &identity)?;
+    let state = sink.claim(&identity, config).await?;
+    let state = State { source: before.source, ..state };
+    let reported = control.last_epoch().await?.and_then(|e| Epoch::new(e).ok());
+    let last_epoch = memory.epoch.max(reported);
+    let proof = continuity::prove(
+        &state,
+        Source { identity: &identity, confirmed, slot_is_new, end: control.end().await?, last_epoch },
+    );
+    let reason = memory.epoch_needed.clone().or_else(|| proof.as_ref().err().map(ToString::to_string));
+    let (epoch, applied) = match (reason, proof) {
+        (None, Ok(proof)) => {
+            info!(epoch = %proof.0, applied = %proof.1, %confirmed, "continuing");
+            proof
+        }
+        (reason, _) => {
+            let next = last_epoch.map_or(0, |e| e.get() + 1);
+            let floor = sink.reset(&identity, confirmed, Epoch::new(next).unwrap_or(Epoch::MAX)).await?;
+            warn!(
+                epoch = %floor.epoch, floor = %floor, reason = reason.as_deref().unwrap_or("unknown"),
+                "new epoch: every entry stored before is invalid"
+            );
+            (floor.epoch, floor.lsn)
+        }
+    };
+    memory.epoch = Some(epoch);
+    memory.epoch_needed = None;
+
+    let facts = sink.facts().await?;
+    if facts.eviction_policy.starts_with("allkeys") {
+        warn!(
+            policy = facts.eviction_policy,
+            "this eviction policy can evict cachetag's own state, which costs a new epoch each time; set maxmemory-policy volatile-lru"
+        );
+    }
+    control
+        .report(&json!({
+            "epoch": epoch.get(), "claimant": claimant, "slot": config.slot, "namespace": config.namespace,
+            "redis": facts, "library": LIBRARY_VERSION, "max_lag_ms": config.max_lag.as_millis() as u64,
+        }))
+        .await?;
+
+    // From here on the order matters: who is changing rules, then the rules, then the position.
+    let Metadata { rows, rules, dependencies, read_at, writers } = control.metadata().await?;
+    let mapper = Mapper::load(rows, Limits { tags: config.max_tags_per_transaction, ..Limits::default() });
+    // Commits up to `confirmed` are not sent again; unless the watermark has passed them, they may still be invisible.
+    let must_drain = state_watermark(&state, epoch).is_none_or(|w| w < confirmed);
+    let mut watermark = Watermark::new(confirmed, applied, read_at, must_drain);
+    let look = control.look(walsender).await?;
+    watermark.begin_drain(&look.snapshot);
+    if !watermark.draining().is_empty() {
+        info!(transactions = ?watermark.draining(), "the first watermark waits for transactions that were running");
+    }
+    info!(
+        rules, dependencies, %read_at,
+        slot = config.slot, redis = facts.server, postgres = preflight.version, "streaming"
+    );
+    let parts = Parts {
+        source,
+        control,
+        sink,
+        mapper,
+        watermark,
+        identity,
+        epoch,
+        applied,
+        walsender,
+        metadata_at: read_at,
+        writers,
+    };
+    Ok(Pipeline::new(config, parts))
+}
+
+/// The watermark in Redis, if it is of this epoch.
+fn state_watermark(state: &State, epoch: Epoch) -> Option<Lsn> {
+    state.watermark.filter(|w| w.epoch == epoch).map(|w| w.lsn)
+}
+
+/// Creates the slot when it is missing and replaces it when its WAL is gone; tells whether it is new.
+async fn see_to_slot(
+    config: &Config,
+    control: &Control,
+    source: &mut ReplicationConnection,
+) -> Result<bool, SessionError> {
+    let name = &config.slot;
+    if let Some(slot) = control.slot(name).await? {
+        let database = control.database().await?;
+        if slot.plugin != "pgoutput" || slot.database != database {
+            return Err(ControlError::Setup {
+                problem: format!(
+                    "replication slot {name} belongs to plugin {:?} and database {:?}, not to pgoutput and {database:?}",
+                    slot.plugin, slot.database
+                ),
+                remedy: "give this daemon a name of its own with --slot, or drop that slot".into(),
+            }
+            .into());
+        }
+        if !slot.lost {
+            return Ok(false);
+        }
+        warn!(slot = %name, "the slot's WAL is gone (max_slot_wal_keep_size): replacing the slot");
+        control.drop_slot(name).await?;
+    }
+    info!(slot = %name, "creating the replication slot; this waits for the transactions that are running");
+    source.create_slot(name).await?;
+    Ok(true)
+}
+
+fn refuse_foreign(config: &Config, state: &State, identity: &str) -> Result<(), SinkError> {
+    let (Some(other), Some(fresh_at)) = (&state.source, state.fresh_at) else { return Ok(()) };
+    let fresh = state.now.saturating_sub(fresh_at) < FOREIGN_GRACE.as_millis() as u64;
+    if fresh && without_timeline(other) != without_timeline(identity) {
+        return Err(SinkError::ForeignSource {
+            namespace: config.namespace.clone(),
+            other: other.clone(),
+            own: identity.into(),
+        });
+    }
+    Ok(())
+}
+
+/// A promoted standby is the same source on another timeline.
+fn without_timeline(identity: &str) -> Vec<&str> {
+    identity.split('/').enumerate().filter(|(i, _)| *i != 1).map(|(_, part)| part).collect()
+}

@@ -1,0 +1,45 @@
+#!/usr/bin/env bash
+# All tests, one step after the other; a step that fails does not keep the others from running. `make test` calls this after the build.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+
+failed=()
+step() { # title, command…
+    local title=$1 began=$SECONDS
+    shift
+    echo
+    echo "=== $title"
+    if "$@"; then
+        echo "=== $title: ok, $((SECONDS - began)) s"
+    else
+        failed+=("$title")
+        echo "=== $title: FAILED, $((SECONDS - began)) s"
+    fi
+}
+
+# Every test has servers of its own: more at a time than there are cores only slows them down.
+threads=${TEST_THREADS:-$(nproc)}
+export CACHETAG_BIN=$PWD/target/release/cachetag
+
+on_valkey() {
+    local server
+    server=$(scripts/valkey.sh) || return
+    CACHETAG_REDIS_SERVER=$server redis_library
+}
+
+redis_library() {
+    cargo test --release --quiet -p cachetag-tests --test 'redis*' -- --test-threads="$threads"
+}
+
+step "core and daemon: unit and property tests" cargo test --release --quiet -p cachetag-core -p cachetag-invalidator
+step "extension: SQL regression" extension/test/run.sh
+step "Redis library on $(redis-server --version 2>/dev/null | grep -o 'v=[0-9.]*' || echo 'the installed server')" redis_library
+step "Redis library on Valkey 8" on_valkey
+step "end to end" cargo test --release --quiet -p cachetag-tests -- --test-threads="$threads"
+
+echo
+if ((${#failed[@]})); then
+    echo "FAILED: $(printf '%s; ' "${failed[@]}")"
+    exit 1
+fi
+echo "all tests passed"
