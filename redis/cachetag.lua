@@ -483,7 +483,7 @@ local function search_log(prefix, missing, as_of, s)
     records = records + #part
     if records >= SCAN_RECORDS then return found, false end
     start = '(' .. part[#part][1]
-    chunk = min(chunk * 2, 32)
+    chunk = min(chunk * 2, 32, SCAN_RECORDS - records)
   end
 end
 
