@@ -61,6 +61,7 @@ pub async fn run(
         if failure.needs_epoch() {
             memory.epoch_needed = Some(failure.to_string());
         }
+        memory.slot_needed |= failure.needs_new_slot();
         if began.elapsed() > HEALTHY {
             back_off = FIRST_BACK_OFF;
         }
