@@ -181,6 +181,10 @@ impl Cache {
         }
     }
 
+    pub fn delete_if_there(&mut self, suffix: &str) {
+        self.con.ok(&["DEL", &format!("{{ct}}:{suffix}")]);
+    }
+
     pub fn delete(&mut self, suffix: &str) {
         assert_eq!(self.con.ok(&["DEL", &format!("{{ct}}:{suffix}")]), Reply::Int(1), "{suffix}");
     }
