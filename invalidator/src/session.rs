@@ -118,8 +118,9 @@ pub async fn open(config: &Config, claimant: &str, memory: &mut Memory) -> Resul
 
     let before = sink.peek().await?;
     refuse_foreign(config, &before, &identity)?;
-    let state = sink.claim(&identity, config).await?;
-    let state = State { source: before.source, ..state };
+    let claimed = sink.claim(&identity, config).await?;
+    // Claiming for another source takes the position out of the state; what was there before tells why there is none.
+    let state = if before.source.as_ref() == Some(&identity) { claimed } else { before };
     let reported = control.last_epoch().await?.and_then(|e| Epoch::new(e).ok());
     let last_epoch = memory.epoch.max(reported);
     let proof = continuity::prove(

@@ -16,21 +16,49 @@ const ERRORS: &[(&str, &[&str], &str)] = &[
     ("cachetag_get {ct}:w", &[], r#"KEYS: expected one key of the form {namespace}:e:<key>, got "{ct}:w""#),
     ("cachetag_get {}:e:k", &[], r#"KEYS: expected one key of the form {namespace}:e:<key>, got "{}:e:k""#),
     ("cachetag_get x{ct}:e:k", &[], r#"KEYS: expected one key of the form {namespace}:e:<key>, got "x{ct}:e:k""#),
-    ("cachetag_put {ct}:w", &["v", V, "1", "TAGS", "0"], r#"KEYS: expected one key of the form {namespace}:e:<key>, got "{ct}:w""#),
+    (
+        "cachetag_put {ct}:w",
+        &["v", V, "1", "TAGS", "0"],
+        r#"KEYS: expected one key of the form {namespace}:e:<key>, got "{ct}:w""#,
+    ),
     ("cachetag_drop {ct}:t:k", &[], r#"KEYS: expected one key of the form {namespace}:e:<key>, got "{ct}:t:k""#),
     ("cachetag_explain w", &[], r#"KEYS: expected one key of the form {namespace}:e:<key>, got "w""#),
     ("cachetag_peek w", &[], r#"KEYS: expected one key of the form {namespace}:e:<key>, got "w""#),
-    ("cachetag_claim {ct}:e:w", &["a", "b", "1"], r#"KEYS: expected one key of the form {namespace}:w, got "{ct}:e:w""#),
+    (
+        "cachetag_claim {ct}:e:w",
+        &["a", "b", "1"],
+        r#"KEYS: expected one key of the form {namespace}:w, got "{ct}:e:w""#,
+    ),
     ("cachetag_apply {ct}:ww", &["a", V, V], r#"KEYS: expected one key of the form {namespace}:w, got "{ct}:ww""#),
     ("cachetag_advance w", &["a", V, V, "", ""], r#"KEYS: expected one key of the form {namespace}:w, got "w""#),
     ("cachetag_reset w", &["a", "b", "1", "1"], r#"KEYS: expected one key of the form {namespace}:w, got "w""#),
     ("cachetag_state w", &[], r#"KEYS: expected one key of the form {namespace}:w, got "w""#),
-    ("cachetag_get {ct}:e:k", &["MAXAGE", "1"], r#"option "MAXAGE": unknown; there are MAXLAG ms, ATLEAST version, BETA x, NOLEASE"#),
+    (
+        "cachetag_get {ct}:e:k",
+        &["MAXAGE", "1"],
+        r#"option "MAXAGE": unknown; there are MAXLAG ms, ATLEAST version, BETA x, NOLEASE"#,
+    ),
     ("cachetag_get {ct}:e:k", &[""], r#"option "": unknown; there are MAXLAG ms, ATLEAST version, BETA x, NOLEASE"#),
-    ("cachetag_get {ct}:e:k", &["MAXLAG"], "MAXLAG: expected milliseconds, an integer from 0 to 1000000000000, got nothing"),
-    ("cachetag_get {ct}:e:k", &["maxlag", "5s"], r#"MAXLAG: expected milliseconds, an integer from 0 to 1000000000000, got "5s""#),
-    ("cachetag_get {ct}:e:k", &["MAXLAG", "-1"], r#"MAXLAG: expected milliseconds, an integer from 0 to 1000000000000, got "-1""#),
-    ("cachetag_get {ct}:e:k", &["MAXLAG", "1000000000001"], r#"MAXLAG: expected milliseconds, an integer from 0 to 1000000000000, got "1000000000001""#),
+    (
+        "cachetag_get {ct}:e:k",
+        &["MAXLAG"],
+        "MAXLAG: expected milliseconds, an integer from 0 to 1000000000000, got nothing",
+    ),
+    (
+        "cachetag_get {ct}:e:k",
+        &["maxlag", "5s"],
+        r#"MAXLAG: expected milliseconds, an integer from 0 to 1000000000000, got "5s""#,
+    ),
+    (
+        "cachetag_get {ct}:e:k",
+        &["MAXLAG", "-1"],
+        r#"MAXLAG: expected milliseconds, an integer from 0 to 1000000000000, got "-1""#,
+    ),
+    (
+        "cachetag_get {ct}:e:k",
+        &["MAXLAG", "1000000000001"],
+        r#"MAXLAG: expected milliseconds, an integer from 0 to 1000000000000, got "1000000000001""#,
+    ),
     ("cachetag_get {ct}:e:k", &["MAXLAG", "1", "MAXLAG", "1"], "MAXLAG: given twice"),
     ("cachetag_get {ct}:e:k", &["NOLEASE", "NOLEASE"], "NOLEASE: given twice"),
     ("cachetag_get {ct}:e:k", &["BETA", "-1"], r#"BETA: expected a decimal number from 0 to 1000, got "-1""#),
@@ -38,9 +66,21 @@ const ERRORS: &[(&str, &[&str], &str)] = &[
     ("cachetag_get {ct}:e:k", &["BETA", "0x10"], r#"BETA: expected a decimal number from 0 to 1000, got "0x10""#),
     ("cachetag_get {ct}:e:k", &["BETA", "1e4"], r#"BETA: expected a decimal number from 0 to 1000, got "1e4""#),
     ("cachetag_get {ct}:e:k", &["BETA"], "BETA: expected a decimal number from 0 to 1000, got nothing"),
-    ("cachetag_get {ct}:e:k", &["ATLEAST", "100"], r#"ATLEAST: expected a version or an LSN such as 16/B374D848, got "100""#),
-    ("cachetag_get {ct}:e:k", &["ATLEAST", "100000000/0"], r#"ATLEAST: expected a version or an LSN such as 16/B374D848, got "100000000/0""#),
-    ("cachetag_get {ct}:e:k", &["ATLEAST", "1/G"], r#"ATLEAST: expected a version or an LSN such as 16/B374D848, got "1/G""#),
+    (
+        "cachetag_get {ct}:e:k",
+        &["ATLEAST", "100"],
+        r#"ATLEAST: expected a version or an LSN such as 16/B374D848, got "100""#,
+    ),
+    (
+        "cachetag_get {ct}:e:k",
+        &["ATLEAST", "100000000/0"],
+        r#"ATLEAST: expected a version or an LSN such as 16/B374D848, got "100000000/0""#,
+    ),
+    (
+        "cachetag_get {ct}:e:k",
+        &["ATLEAST", "1/G"],
+        r#"ATLEAST: expected a version or an LSN such as 16/B374D848, got "1/G""#,
+    ),
     ("cachetag_get {ct}:e:k", &["ATLEAST"], "ATLEAST: expected a version or an LSN such as 16/B374D848, got nothing"),
     (
         "cachetag_get {ct}:e:k",
@@ -49,59 +89,205 @@ const ERRORS: &[(&str, &[&str], &str)] = &[
     ),
     ("cachetag_put {ct}:e:k", &[], "payload: missing"),
     ("cachetag_put {ct}:e:k", &["v"], "token: expected a version, ten digits, a dot and twenty digits, got nothing"),
-    ("cachetag_put {ct}:e:k", &["v", "x", "1", "TAGS", "0"], r#"token: expected a version, ten digits, a dot and twenty digits, got "x""#),
-    ("cachetag_put {ct}:e:k", &["v", V], "ttl_ms: expected milliseconds, an integer from 1 to 1000000000000, got nothing"),
-    ("cachetag_put {ct}:e:k", &["v", V, "0", "TAGS", "0"], r#"ttl_ms: expected milliseconds, an integer from 1 to 1000000000000, got "0""#),
-    ("cachetag_put {ct}:e:k", &["v", V, "1.5", "TAGS", "0"], r#"ttl_ms: expected milliseconds, an integer from 1 to 1000000000000, got "1.5""#),
-    ("cachetag_put {ct}:e:k", &["v", V, "99999999999999999999", "TAGS", "0"], r#"ttl_ms: expected milliseconds, an integer from 1 to 1000000000000, got "99999999999999999999""#),
-    ("cachetag_put {ct}:e:k", &["v", V, "1"], "TAGS: missing; TAGS 0 stores an entry that only its TTL and the floor end"),
-    ("cachetag_put {ct}:e:k", &["v", V, "1", "TAGS"], "TAGS: expected the number of tags, an integer from 0 to 1000000000000, got nothing"),
+    (
+        "cachetag_put {ct}:e:k",
+        &["v", "x", "1", "TAGS", "0"],
+        r#"token: expected a version, ten digits, a dot and twenty digits, got "x""#,
+    ),
+    (
+        "cachetag_put {ct}:e:k",
+        &["v", V],
+        "ttl_ms: expected milliseconds, an integer from 1 to 1000000000000, got nothing",
+    ),
+    (
+        "cachetag_put {ct}:e:k",
+        &["v", V, "0", "TAGS", "0"],
+        r#"ttl_ms: expected milliseconds, an integer from 1 to 1000000000000, got "0""#,
+    ),
+    (
+        "cachetag_put {ct}:e:k",
+        &["v", V, "1.5", "TAGS", "0"],
+        r#"ttl_ms: expected milliseconds, an integer from 1 to 1000000000000, got "1.5""#,
+    ),
+    (
+        "cachetag_put {ct}:e:k",
+        &["v", V, "99999999999999999999", "TAGS", "0"],
+        r#"ttl_ms: expected milliseconds, an integer from 1 to 1000000000000, got "99999999999999999999""#,
+    ),
+    (
+        "cachetag_put {ct}:e:k",
+        &["v", V, "1"],
+        "TAGS: missing; TAGS 0 stores an entry that only its TTL and the floor end",
+    ),
+    (
+        "cachetag_put {ct}:e:k",
+        &["v", V, "1", "TAGS"],
+        "TAGS: expected the number of tags, an integer from 0 to 1000000000000, got nothing",
+    ),
     ("cachetag_put {ct}:e:k", &["v", V, "1", "TAGS", "2", "a:1"], "TAGS: 2 tags announced, 1 arguments left"),
-    ("cachetag_put {ct}:e:k", &["v", V, "1", "TAGS", "1", "a:1", "a:2"], r#"option "a:2": unknown; there are TAGS n tag…, FRESH ms, COST ms, ABSENT, LEASE id"#),
+    (
+        "cachetag_put {ct}:e:k",
+        &["v", V, "1", "TAGS", "1", "a:1", "a:2"],
+        r#"option "a:2": unknown; there are TAGS n tag…, FRESH ms, COST ms, ABSENT, LEASE id"#,
+    ),
     ("cachetag_put {ct}:e:k", &["v", V, "1", "TAGS", "0", "TAGS", "0"], "TAGS: given twice"),
-    ("cachetag_put {ct}:e:k", &["v", V, "1", "TAGS", "1", "A b"], r#"TAGS: tag "A b" is not canonical: byte %20 must be percent-encoded"#),
-    ("cachetag_put {ct}:e:k", &["v", V, "1", "TAGS", "1", "a\n"], r#"TAGS: tag "a?" is not canonical: byte %0A must be percent-encoded"#),
+    (
+        "cachetag_put {ct}:e:k",
+        &["v", V, "1", "TAGS", "1", "A b"],
+        r#"TAGS: tag "A b" is not canonical: byte %20 must be percent-encoded"#,
+    ),
+    (
+        "cachetag_put {ct}:e:k",
+        &["v", V, "1", "TAGS", "1", "a\n"],
+        r#"TAGS: tag "a?" is not canonical: byte %0A must be percent-encoded"#,
+    ),
     ("cachetag_put {ct}:e:k", &["v", V, "1", "TAGS", "1", ""], r#"TAGS: tag "" is not canonical: empty"#),
-    ("cachetag_put {ct}:e:k", &["v", V, "1", "TAGS", "1", ":1"], r#"TAGS: tag ":1" is not canonical: no family before the first ":""#),
-    ("cachetag_put {ct}:e:k", &["v", V, "1", "TAGS", "1", "a:%2a"], r#"TAGS: tag "a:%2a" is not canonical: "%" without two upper-case hexadecimal digits"#),
-    ("cachetag_put {ct}:e:k", &["v", V, "1", "TAGS", "1", "a:%41"], r#"TAGS: tag "a:%41" is not canonical: %41 encodes a byte that stands for itself"#),
-    ("cachetag_put {ct}:e:k", &["v", V, "1", "TAGS", "0", "FRESH", "0"], r#"FRESH: expected milliseconds, an integer from 1 to 1000000000000, got "0""#),
-    ("cachetag_put {ct}:e:k", &["v", V, "1", "TAGS", "0", "COST", "a"], r#"COST: expected milliseconds, an integer from 0 to 1000000000000, got "a""#),
+    (
+        "cachetag_put {ct}:e:k",
+        &["v", V, "1", "TAGS", "1", ":1"],
+        r#"TAGS: tag ":1" is not canonical: no family before the first ":""#,
+    ),
+    (
+        "cachetag_put {ct}:e:k",
+        &["v", V, "1", "TAGS", "1", "a:%2a"],
+        r#"TAGS: tag "a:%2a" is not canonical: "%" without two upper-case hexadecimal digits"#,
+    ),
+    (
+        "cachetag_put {ct}:e:k",
+        &["v", V, "1", "TAGS", "1", "a:%41"],
+        r#"TAGS: tag "a:%41" is not canonical: %41 encodes a byte that stands for itself"#,
+    ),
+    (
+        "cachetag_put {ct}:e:k",
+        &["v", V, "1", "TAGS", "0", "FRESH", "0"],
+        r#"FRESH: expected milliseconds, an integer from 1 to 1000000000000, got "0""#,
+    ),
+    (
+        "cachetag_put {ct}:e:k",
+        &["v", V, "1", "TAGS", "0", "COST", "a"],
+        r#"COST: expected milliseconds, an integer from 0 to 1000000000000, got "a""#,
+    ),
     ("cachetag_put {ct}:e:k", &["v", V, "1", "TAGS", "0", "LEASE"], "LEASE: expected the id that cachetag_get gave"),
     ("cachetag_put {ct}:e:k", &["v", V, "1", "TAGS", "0", "ABSENT"], "payload: must be empty with ABSENT"),
     ("cachetag_drop {ct}:e:k", &["x"], r#"arguments: unexpected "x""#),
     ("cachetag_state {ct}:w", &["x"], r#"arguments: unexpected "x""#),
     ("cachetag_claim {ct}:w", &[], "claimant: expected a text of 1 to 256 bytes"),
     ("cachetag_claim {ct}:w", &["a", ""], "source: expected a text of 1 to 1024 bytes"),
-    ("cachetag_claim {ct}:w", &["a", "b"], "max_lag_ms: expected milliseconds, an integer from 1 to 1000000000000, got nothing"),
-    ("cachetag_claim {ct}:w", &["a", "b", "1", "0"], r#"lease_ms: expected milliseconds, an integer from 1 to 1000000000000, got "0""#),
+    (
+        "cachetag_claim {ct}:w",
+        &["a", "b"],
+        "max_lag_ms: expected milliseconds, an integer from 1 to 1000000000000, got nothing",
+    ),
+    (
+        "cachetag_claim {ct}:w",
+        &["a", "b", "1", "0"],
+        r#"lease_ms: expected milliseconds, an integer from 1 to 1000000000000, got "0""#,
+    ),
     ("cachetag_claim {ct}:w", &["a", "b", "1", "1", "1"], r#"arguments: unexpected "1""#),
     ("cachetag_apply {ct}:w", &["a"], "from: expected a version, ten digits, a dot and twenty digits, got nothing"),
-    ("cachetag_apply {ct}:w", &["a", V, "1"], r#"to: expected a version, ten digits, a dot and twenty digits, got "1""#),
-    ("cachetag_apply {ct}:w", &["a", V, "1700000000.00000000000000000099"], "to: 1700000000.00000000000000000099 is below from 1700000000.00000000000000000100"),
-    ("cachetag_apply {ct}:w", &["a", V, "1700000001.00000000000000000100"], "to: epoch differs from that of from; cachetag_reset opens an epoch"),
-    ("cachetag_apply {ct}:w", &["a", V, V, V, "0", "0"], "version: 1700000000.00000000000000000100 is not above 1700000000.00000000000000000100: groups ascend, from excluded"),
     (
         "cachetag_apply {ct}:w",
-        &["a", V, "1700000000.00000000000000000102", "1700000000.00000000000000000102", "0", "0", "1700000000.00000000000000000101", "0", "0"],
+        &["a", V, "1"],
+        r#"to: expected a version, ten digits, a dot and twenty digits, got "1""#,
+    ),
+    (
+        "cachetag_apply {ct}:w",
+        &["a", V, "1700000000.00000000000000000099"],
+        "to: 1700000000.00000000000000000099 is below from 1700000000.00000000000000000100",
+    ),
+    (
+        "cachetag_apply {ct}:w",
+        &["a", V, "1700000001.00000000000000000100"],
+        "to: epoch differs from that of from; cachetag_reset opens an epoch",
+    ),
+    (
+        "cachetag_apply {ct}:w",
+        &["a", V, V, V, "0", "0"],
+        "version: 1700000000.00000000000000000100 is not above 1700000000.00000000000000000100: groups ascend, from excluded",
+    ),
+    (
+        "cachetag_apply {ct}:w",
+        &[
+            "a",
+            V,
+            "1700000000.00000000000000000102",
+            "1700000000.00000000000000000102",
+            "0",
+            "0",
+            "1700000000.00000000000000000101",
+            "0",
+            "0",
+        ],
         "version: 1700000000.00000000000000000101 is not above 1700000000.00000000000000000102: groups ascend, from excluded",
     ),
-    ("cachetag_apply {ct}:w", &["a", V, V, "1700000000.00000000000000000101", "0", "0"], "version: 1700000000.00000000000000000101 is above to 1700000000.00000000000000000100"),
-    ("cachetag_apply {ct}:w", &["a", V, "1700000000.00000000000000000101", "1700000000.00000000000000000101", "1"], "nsoft: expected a number of tags, an integer from 0 to 1000000000000, got nothing"),
-    ("cachetag_apply {ct}:w", &["a", V, "1700000000.00000000000000000101", "1700000000.00000000000000000101", "x", "1"], r#"nhard: expected a number of tags, an integer from 0 to 1000000000000, got "x""#),
-    ("cachetag_apply {ct}:w", &["a", V, "1700000000.00000000000000000101", "1700000000.00000000000000000101", "1", "1", "a"], "nhard, nsoft: 1 and 1 tags announced, 1 arguments left"),
-    ("cachetag_apply {ct}:w", &["a", V, "1700000000.00000000000000000101", "1700000000.00000000000000000101", "0", "1", "{"], r#"tags: tag "{" is not canonical: byte %7B must be percent-encoded"#),
-    ("cachetag_apply {ct}:w", &["a", V, V, "a:1"], r#"version: expected a version, ten digits, a dot and twenty digits, got "a:1""#),
-    ("cachetag_advance {ct}:w", &["a", V, V], "watermark: expected a version, ten digits, a dot and twenty digits, got nothing"),
-    ("cachetag_advance {ct}:w", &["a", V, V, "1700000000.00000000000000000101", ""], "watermark: 1700000000.00000000000000000101 is above to 1700000000.00000000000000000100"),
-    ("cachetag_advance {ct}:w", &["a", V, V, "1600000000.00000000000000000101", ""], "watermark: epoch differs from that of to"),
-    ("cachetag_advance {ct}:w", &["a", V, V, V], "fresh_at_ms: expected milliseconds, an integer from 0 to 10000000000000, got nothing"),
-    ("cachetag_advance {ct}:w", &["a", V, V, V, "now"], r#"fresh_at_ms: expected milliseconds, an integer from 0 to 10000000000000, got "now""#),
+    (
+        "cachetag_apply {ct}:w",
+        &["a", V, V, "1700000000.00000000000000000101", "0", "0"],
+        "version: 1700000000.00000000000000000101 is above to 1700000000.00000000000000000100",
+    ),
+    (
+        "cachetag_apply {ct}:w",
+        &["a", V, "1700000000.00000000000000000101", "1700000000.00000000000000000101", "1"],
+        "nsoft: expected a number of tags, an integer from 0 to 1000000000000, got nothing",
+    ),
+    (
+        "cachetag_apply {ct}:w",
+        &["a", V, "1700000000.00000000000000000101", "1700000000.00000000000000000101", "x", "1"],
+        r#"nhard: expected a number of tags, an integer from 0 to 1000000000000, got "x""#,
+    ),
+    (
+        "cachetag_apply {ct}:w",
+        &["a", V, "1700000000.00000000000000000101", "1700000000.00000000000000000101", "1", "1", "a"],
+        "nhard, nsoft: 1 and 1 tags announced, 1 arguments left",
+    ),
+    (
+        "cachetag_apply {ct}:w",
+        &["a", V, "1700000000.00000000000000000101", "1700000000.00000000000000000101", "0", "1", "{"],
+        r#"tags: tag "{" is not canonical: byte %7B must be percent-encoded"#,
+    ),
+    (
+        "cachetag_apply {ct}:w",
+        &["a", V, V, "a:1"],
+        r#"version: expected a version, ten digits, a dot and twenty digits, got "a:1""#,
+    ),
+    (
+        "cachetag_advance {ct}:w",
+        &["a", V, V],
+        "watermark: expected a version, ten digits, a dot and twenty digits, got nothing",
+    ),
+    (
+        "cachetag_advance {ct}:w",
+        &["a", V, V, "1700000000.00000000000000000101", ""],
+        "watermark: 1700000000.00000000000000000101 is above to 1700000000.00000000000000000100",
+    ),
+    (
+        "cachetag_advance {ct}:w",
+        &["a", V, V, "1600000000.00000000000000000101", ""],
+        "watermark: epoch differs from that of to",
+    ),
+    (
+        "cachetag_advance {ct}:w",
+        &["a", V, V, V],
+        "fresh_at_ms: expected milliseconds, an integer from 0 to 10000000000000, got nothing",
+    ),
+    (
+        "cachetag_advance {ct}:w",
+        &["a", V, V, V, "now"],
+        r#"fresh_at_ms: expected milliseconds, an integer from 0 to 10000000000000, got "now""#,
+    ),
     ("cachetag_advance {ct}:w", &["a", V, V, V, "1", "2"], r#"arguments: unexpected "2""#),
     ("cachetag_reset {ct}:w", &["a", "b"], "lsn: expected twenty decimal digits or X/Y, got nothing"),
-    ("cachetag_reset {ct}:w", &["a", "b", "18446744073709551616", "0"], r#"lsn: expected twenty decimal digits or X/Y, got "18446744073709551616""#),
+    (
+        "cachetag_reset {ct}:w",
+        &["a", "b", "18446744073709551616", "0"],
+        r#"lsn: expected twenty decimal digits or X/Y, got "18446744073709551616""#,
+    ),
     ("cachetag_reset {ct}:w", &["a", "b", "1"], "min_epoch: expected an integer from 0 to 9999999999, got nothing"),
-    ("cachetag_reset {ct}:w", &["a", "b", "1", "10000000000"], r#"min_epoch: expected an integer from 0 to 9999999999, got "10000000000""#),
+    (
+        "cachetag_reset {ct}:w",
+        &["a", "b", "1", "10000000000"],
+        r#"min_epoch: expected an integer from 0 to 9999999999, got "10000000000""#,
+    ),
     ("cachetag_reset {ct}:w", &["a", "b", "1", "1", "1"], r#"arguments: unexpected "1""#),
 ];
 
@@ -130,17 +316,40 @@ fn options_come_in_any_order_and_case() {
     let mut c = Cache::open();
     let token = c.v(100);
     let key = "{ct}:e:k";
-    let args = ["FCALL", "cachetag_put", "1", key, "", &token, "60000", "lease", "", "cost", "0", "Absent", "fresh", "9", "tags", "1", "TAGS"];
+    let args = [
+        "FCALL",
+        "cachetag_put",
+        "1",
+        key,
+        "",
+        &token,
+        "60000",
+        "lease",
+        "",
+        "cost",
+        "0",
+        "Absent",
+        "fresh",
+        "9",
+        "tags",
+        "1",
+        "TAGS",
+    ];
     assert_eq!(put(&c.con.ok(&args)), Put::Stored(token.clone()));
     assert_eq!(c.value("t:TAGS"), Some(token.clone()), "a tag may be called like an option");
-    for options in [&["nolease", "beta", "0.5", "maxlag", "1000000", "atleast", "0/1"][..], &["ATLEAST", &token, "BETA", "1e-3"], &["BETA", "2."]] {
+    for options in [
+        &["nolease", "beta", "0.5", "maxlag", "1000000", "atleast", "0/1"][..],
+        &["ATLEAST", &token, "BETA", "1e-3"],
+        &["BETA", "2."],
+    ] {
         assert_eq!(c.get("k", options).payload, None);
     }
 }
 
 fn accepts(c: &mut Cache, tag: &[u8]) -> bool {
     let token = c.v(100);
-    let args: [&[u8]; 10] = [b"FCALL", b"cachetag_put", b"1", b"{ct}:e:k", b"", token.as_bytes(), b"60000", b"TAGS", b"1", tag];
+    let args: [&[u8]; 10] =
+        [b"FCALL", b"cachetag_put", b"1", b"{ct}:e:k", b"", token.as_bytes(), b"60000", b"TAGS", b"1", tag];
     match c.con.call(&args) {
         Ok(reply) => {
             put(&reply);
@@ -167,14 +376,44 @@ fn the_tag_grammar_is_that_of_core() {
         assert!(!accepts(&mut c, text.as_bytes()), "{text}");
     }
     for hex in texts("rejected_bytes", "hex") {
-        let bytes: Vec<u8> = (0..hex.len() / 2).map(|i| u8::from_str_radix(&hex[2 * i..2 * i + 2], 16).unwrap()).collect();
+        let bytes: Vec<u8> =
+            (0..hex.len() / 2).map(|i| u8::from_str_radix(&hex[2 * i..2 * i + 2], 16).unwrap()).collect();
         assert!(!accepts(&mut c, &bytes), "{hex}");
     }
 
     let pieces: &[&[u8]] = &[
-        b"a", b"product", b":", b":", b":*", b"*", b"%", b"%2A", b"%2a", b"%41", b"%00", b"%7F", b"%80", b"%3A", b"{", b"}", b" ", b"\n", b"\0",
-        b"\x7f", "é".as_bytes(), "語".as_bytes(), "🦀".as_bytes(), b"\xff", b"\xc3", b"\xe0\x80\x80", b"\xed\xa0\x80", b"\xf4\x90\x80\x80",
-        b"\xf0\x8f\xbf\xbf", b"\xc1\x81", b"-_.~/", b"Z9",
+        b"a",
+        b"product",
+        b":",
+        b":",
+        b":*",
+        b"*",
+        b"%",
+        b"%2A",
+        b"%2a",
+        b"%41",
+        b"%00",
+        b"%7F",
+        b"%80",
+        b"%3A",
+        b"{",
+        b"}",
+        b" ",
+        b"\n",
+        b"\0",
+        b"\x7f",
+        "é".as_bytes(),
+        "語".as_bytes(),
+        "🦀".as_bytes(),
+        b"\xff",
+        b"\xc3",
+        b"\xe0\x80\x80",
+        b"\xed\xa0\x80",
+        b"\xf4\x90\x80\x80",
+        b"\xf0\x8f\xbf\xbf",
+        b"\xc1\x81",
+        b"-_.~/",
+        b"Z9",
     ];
     let mut dice = Dice::new(7);
     let mut accepted = 0;
@@ -215,8 +454,17 @@ fn bumps_reach_what_core_says() {
 #[test]
 fn random_arguments_never_get_an_undocumented_answer() {
     let functions = [
-        "cachetag_get", "cachetag_peek", "cachetag_put", "cachetag_drop", "cachetag_explain", "cachetag_claim", "cachetag_apply", "cachetag_advance",
-        "cachetag_reset", "cachetag_state", "cachetag_version",
+        "cachetag_get",
+        "cachetag_peek",
+        "cachetag_put",
+        "cachetag_drop",
+        "cachetag_explain",
+        "cachetag_claim",
+        "cachetag_apply",
+        "cachetag_advance",
+        "cachetag_reset",
+        "cachetag_state",
+        "cachetag_version",
     ];
     let (mut errors, mut replies) = (0, 0);
     for seed in 0..6 {
@@ -226,12 +474,18 @@ fn random_arguments_never_get_an_undocumented_answer() {
         for _ in 0..2_500 {
             let function = *dice.pick(&functions);
             let mut command: Vec<Vec<u8>> = vec![b"FCALL".to_vec(), function.into(), b"1".to_vec()];
-            let fitting = if ["cachetag_get", "cachetag_peek", "cachetag_put", "cachetag_drop", "cachetag_explain"].contains(&function) {
+            let fitting = if ["cachetag_get", "cachetag_peek", "cachetag_put", "cachetag_drop", "cachetag_explain"]
+                .contains(&function)
+            {
                 "{ct}:e:k"
             } else {
                 "{ct}:w"
             };
-            let key = if dice.chance(95) { fitting } else { *dice.pick(&["{ct}:e:k", "{ct}:w", "k", "", "{ct}:t:product:1", "{ct}:log"]) };
+            let key = if dice.chance(95) {
+                fitting
+            } else {
+                *dice.pick(&["{ct}:e:k", "{ct}:w", "k", "", "{ct}:t:product:1", "{ct}:log"])
+            };
             command.push(key.into());
             command.extend(arguments(&mut dice, &mut c, function));
             let before = c.con.digest();
@@ -262,7 +516,8 @@ fn text(command: &[Vec<u8>]) -> String {
 
 /// Arguments that fit more often than not, then damaged in one of a few ways.
 fn arguments(dice: &mut Dice, c: &mut Cache, function: &str) -> Vec<Vec<u8>> {
-    let version = |c: &Cache, dice: &mut Dice| c.v((c.applied + dice.below(4) as u64).saturating_sub(dice.below(2) as u64));
+    let version =
+        |c: &Cache, dice: &mut Dice| c.v((c.applied + dice.below(4) as u64).saturating_sub(dice.below(2) as u64));
     let tags = ["product:1", "product:*", "*", "category:7", "a:%2A", "homepage"];
     let mut args: Vec<String> = Vec::new();
     match function {
@@ -270,7 +525,9 @@ fn arguments(dice: &mut Dice, c: &mut Cache, function: &str) -> Vec<Vec<u8>> {
             for _ in 0..dice.below(3) {
                 match dice.below(4) {
                     0 => args.extend(["MAXLAG".into(), dice.pick(&["0", "60000", "1000000000000"]).to_string()]),
-                    1 => args.extend(["ATLEAST".into(), if dice.chance(50) { "0/70".into() } else { version(c, dice) }]),
+                    1 => {
+                        args.extend(["ATLEAST".into(), if dice.chance(50) { "0/70".into() } else { version(c, dice) }])
+                    }
                     2 => args.extend(["BETA".into(), "0.7".into()]),
                     _ => args.push("NOLEASE".into()),
                 }
@@ -308,8 +565,25 @@ fn arguments(dice: &mut Dice, c: &mut Cache, function: &str) -> Vec<Vec<u8>> {
     }
     let mut args: Vec<Vec<u8>> = args.into_iter().map(String::into_bytes).collect();
     let junk: &[&[u8]] = &[
-        b"", b"0", b"1", b"-1", b"1.5", b"99999999999999999999", b"nan", b"TAGS", b"ABSENT", b"LEASE", b"MAXLAG", b"\xff\0", b"a b", b"product:1",
-        b"0000000000.00000000000000000000", b"9999999999.99999999999999999999", b"*", b"%", b"2",
+        b"",
+        b"0",
+        b"1",
+        b"-1",
+        b"1.5",
+        b"99999999999999999999",
+        b"nan",
+        b"TAGS",
+        b"ABSENT",
+        b"LEASE",
+        b"MAXLAG",
+        b"\xff\0",
+        b"a b",
+        b"product:1",
+        b"0000000000.00000000000000000000",
+        b"9999999999.99999999999999999999",
+        b"*",
+        b"%",
+        b"2",
     ];
     if dice.chance(60) {
         for _ in 0..1 + dice.below(2) {
@@ -332,7 +606,9 @@ fn check(function: &str, reply: &Reply) {
         "cachetag_put" => drop(put(reply)),
         "cachetag_drop" => assert!(matches!(reply, Reply::Int(0 | 1))),
         "cachetag_version" => assert_eq!(reply.text(), "0.1.0"),
-        "cachetag_explain" | "cachetag_claim" | "cachetag_state" => assert!(reply.texts().len() % 2 == 0 && reply.texts().len() >= 8),
+        "cachetag_explain" | "cachetag_claim" | "cachetag_state" => {
+            assert!(reply.texts().len() % 2 == 0 && reply.texts().len() >= 8)
+        }
         "cachetag_apply" | "cachetag_advance" => match reply.list() {
             [kind, Reply::Int(_), Reply::Int(_)] => assert_eq!(kind.text(), "applied"),
             [kind, Reply::Text(_)] => assert!(["fenced", "discontinuity"].contains(&kind.text().as_str())),
