@@ -122,6 +122,7 @@ impl Pipeline {
     /// Puts the parts of a session together.
     pub fn new(config: &Config, parts: Parts) -> Pipeline {
         let now = Instant::now();
+        let acknowledged = parts.watermark.received();
         Pipeline {
             source: parts.source,
             parser: pgoutput::Parser::new(),
@@ -149,7 +150,8 @@ impl Pipeline {
             look_at: Some(now),
             looked: now,
             look_again: LOOK_AGAIN,
-            acknowledged: Lsn::ZERO,
+            // What was confirmed before may be confirmed again; a standby that confirms nothing does not count as synchronous.
+            acknowledged,
             heard: now,
         }
     }
