@@ -144,7 +144,15 @@ impl Cache {
         put(&reply)
     }
 
-    pub fn try_put(&mut self, key: &str, payload: &str, token: &str, ttl: &str, tags: &[&str], options: &[&str]) -> Result<Reply, String> {
+    pub fn try_put(
+        &mut self,
+        key: &str,
+        payload: &str,
+        token: &str,
+        ttl: &str,
+        tags: &[&str],
+        options: &[&str],
+    ) -> Result<Reply, String> {
         let (key, count) = (format!("{{ct}}:e:{key}"), tags.len().to_string());
         let mut args = vec!["FCALL", "cachetag_put", "1", &key, payload, token, ttl, "TAGS", &count];
         args.extend(tags);
@@ -179,6 +187,10 @@ impl Cache {
             Reply::Nil => None,
             value => Some(value.text()),
         }
+    }
+
+    pub fn delete_if_there(&mut self, suffix: &str) {
+        self.con.ok(&["DEL", &format!("{{ct}}:{suffix}")]);
     }
 
     pub fn delete(&mut self, suffix: &str) {

@@ -2,7 +2,9 @@
 //! valkey-server).
 #![allow(clippy::unwrap_used)]
 
+mod arguments;
 mod cache;
+mod chance;
 mod daemon;
 mod filling;
 mod reading;

@@ -176,7 +176,8 @@ impl Connection {
     /// Sends a command that must succeed.
     pub fn ok<A: AsRef<[u8]>>(&mut self, args: &[A]) -> Reply {
         self.call(args).unwrap_or_else(|e| {
-            let shown: Vec<_> = args.iter().take(12).map(|a| String::from_utf8_lossy(a.as_ref()).into_owned()).collect();
+            let shown: Vec<_> =
+                args.iter().take(12).map(|a| String::from_utf8_lossy(a.as_ref()).into_owned()).collect();
             panic!("{shown:?}: {e}")
         })
     }
