@@ -243,20 +243,27 @@ local function tag_versions(value)
   return nil
 end
 
--- The full keys of an entry's `keys`, a key a line. Remembered, because taking them apart costs more than reading them.
+-- The full keys of an entry's `keys`, a suffix a line. Remembered, because taking them apart costs more than reading them.
 local lists, lists_bytes = {}, 0
-local function keys_of(text)
-  local keys, n, from = lists[text], 0, 1
+local function keys_of(prefix, text)
+  local of_prefix = lists[prefix]
+  local keys = of_prefix and of_prefix[text]
   if keys then return keys end
   keys = {}
+  local n, from = 0, 1
   while from <= #text do
     local to = find(text, '\n', from, true) or #text + 1
     n = n + 1
-    keys[n] = sub(text, from, to - 1)
+    keys[n] = prefix .. sub(text, from, to - 1)
     from = to + 1
   end
-  if lists_bytes + #text > MEMO_BYTES then lists, lists_bytes = {}, 0 end
-  lists[text], lists_bytes = keys, lists_bytes + #text
+  lists_bytes = lists_bytes + #prefix + #text
+  if lists_bytes > MEMO_BYTES then lists, lists_bytes, of_prefix = {}, 0, nil end
+  if not of_prefix then
+    of_prefix = {}
+    lists[prefix] = of_prefix
+  end
+  of_prefix[text] = keys
   return keys
 end
 
@@ -320,7 +327,7 @@ local ENTRY = { 'payload', 'as_of', 'keys', 'put_at', 'expires_at', 'fresh_until
 
 -- The verdict on an entry `e` (fields of ENTRY) under a state `s` (fields of STATE) that is not closed: 'hit', 'stale' or 'miss', the cause,
 -- and for a cause that is a key, the key and its value.
-local function judge(s, e, now, o)
+local function judge(prefix, s, e, now, o)
   local as_of, expires_at = e[2], tonumber(e[5] or nil)
   if not as_of then return 'miss', e[1] and 'malformed' or 'none' end
   if not (is_version(as_of) and e[1] and e[3] and tonumber(e[4] or nil) and expires_at and (e[8] == 'value' or e[8] == 'absent')) then
@@ -334,7 +341,7 @@ local function judge(s, e, now, o)
 
   local stale, key, value
   if e[3] ~= '' then
-    local keys = keys_of(e[3])
+    local keys = keys_of(prefix, e[3])
     local values = mget(keys)
     for i = 1, #keys do
       local hard, soft = tag_versions(values[i])
@@ -396,7 +403,7 @@ local function answer(keys, args, may_lease)
   local s = read_state(prefix .. 'w', unpack(STATE))
   if closed(s, now, o) then return { 'bypass', false, '', '', -1 } end
   local e = read_entry(key, unpack(ENTRY))
-  local state = judge(s, e, now, o)
+  local state = judge(prefix, s, e, now, o)
   local lease = ''
   may_lease = may_lease and not o.no_lease
   if state == 'hit' then
@@ -492,8 +499,8 @@ local function search_log(prefix, missing, as_of, s)
   end
 end
 
--- The keys that an entry with these tags checks.
-local function keys_for_tags(prefix, tags)
+-- The keys that an entry with these tags checks, without the prefix, a key a line.
+local function keys_for_tags(tags)
   local keys, n, known = {}, 0, {}
   local function add(key)
     if not known[key] then
@@ -506,16 +513,16 @@ local function keys_for_tags(prefix, tags)
     local tag = tags[i]
     local family = match(tag, '^[^:]+')
     if tag == '*' then
-      add(prefix .. 'a:*')
+      add('a:*')
     elseif tag == family .. ':*' then
-      add(prefix .. 't:' .. tag)
-      add(prefix .. 'a:' .. family)
+      add('t:' .. tag)
+      add('a:' .. family)
     else
-      add(prefix .. 't:' .. tag)
-      add(prefix .. 't:' .. family .. ':*')
+      add('t:' .. tag)
+      add('t:' .. family .. ':*')
     end
   end
-  return keys
+  return concat(keys, '\n')
 end
 
 local function put_options(args)
@@ -592,7 +599,8 @@ local function cachetag_put(keys, args)
   if as_of < s.floor then return refuse('floor') end
   if s.soft_floor and s.soft_floor > as_of then return refuse('bumped', '*') end
 
-  local tag_keys = keys_for_tags(prefix, o.tags)
+  local suffixes = keys_for_tags(o.tags)
+  local tag_keys = keys_of(prefix, suffixes)
   local values = mget(tag_keys)
   local missing, present = {}, {}
   for i = 1, #tag_keys do
@@ -626,7 +634,7 @@ local function cachetag_put(keys, args)
   end
 
   local now = now_ms()
-  call('HSET', key, 'payload', payload, 'as_of', as_of, 'keys', concat(tag_keys, '\n'), 'put_at', format('%.0f', now),
+  call('HSET', key, 'payload', payload, 'as_of', as_of, 'keys', suffixes, 'put_at', format('%.0f', now),
     'expires_at', format('%.0f', now + ttl), 'fresh_until', o.fresh and format('%.0f', now + o.fresh) or '', 'cost', o.cost or 0,
     'kind', o.absent and 'absent' or 'value')
   call('PEXPIRE', key, format('%.0f', ttl))
@@ -681,7 +689,7 @@ local function cachetag_explain(keys, args)
   local held = call('EXISTS', lease_key(prefix, key)) == 1
 
   local verdict, cause, cause_key, cause_value = 'bypass', closed(s, now, o), nil, nil
-  if not cause then verdict, cause, cause_key, cause_value = judge(s, e, now, o) end
+  if not cause then verdict, cause, cause_key, cause_value = judge(prefix, s, e, now, o) end
   if verdict == 'miss' and held and not o.no_lease then verdict = 'wait' end
 
   local function ms(value) return value and format('%.0f', value) or '' end
@@ -707,7 +715,7 @@ local function cachetag_explain(keys, args)
     'epoch', s[6] or '', 'floor', s[1] or '', 'soft_floor', s[4] or '', 'watermark', s[2] or '', 'applied', s[7] or '',
     'fresh_at', s[3] or '', 'lag_ms', lag, 'max_lag_ms', max_lag, 'log_from', s[8] or '', 'now_ms', ms(now),
   }
-  local tag_keys = keys_of(e[3] or '')
+  local tag_keys = keys_of(prefix, e[3] or '')
   local values = mget(tag_keys)
   for i = 1, #tag_keys do
     local name = sub(tag_keys[i], #prefix + 3)

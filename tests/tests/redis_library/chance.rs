@@ -22,7 +22,9 @@ fn entry(c: &mut Cache, key: &str, options: &[&str]) {
 #[test]
 fn the_share_of_early_answers_is_that_of_the_formula() {
     let mut c = Cache::open();
-    for (cost, beta, share) in [("300000", "1", 0.1353), ("600000", "1", 0.3679), ("600000", "2", 0.6065), ("300000", "0.5", 0.0183)] {
+    for (cost, beta, share) in
+        [("300000", "1", 0.1353), ("600000", "1", 0.3679), ("600000", "2", 0.6065), ("300000", "0.5", 0.0183)]
+    {
         c.delete_if_there("e:k");
         entry(&mut c, "k", &["COST", cost]);
         let trials = 4_000;

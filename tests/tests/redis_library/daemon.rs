@@ -77,7 +77,11 @@ fn a_call_that_continues_from_elsewhere_is_refused() {
                 "cachetag_apply" => vec!["daemon", &from, &to, rest[0], rest[1], rest[2]],
                 _ => vec!["daemon", &from, &to, "", "1"],
             };
-            assert_eq!(c.daemon(function, &args).unwrap().texts(), ["discontinuity", &c.v(100)], "{function} from {from}");
+            assert_eq!(
+                c.daemon(function, &args).unwrap().texts(),
+                ["discontinuity", &c.v(100)],
+                "{function} from {from}"
+            );
         }
     }
     assert_eq!(c.con.digest(), before);
@@ -85,7 +89,11 @@ fn a_call_that_continues_from_elsewhere_is_refused() {
     let at = c.v(100);
     assert_eq!(c.daemon("cachetag_apply", &["daemon", &at, &at]).unwrap().texts(), ["discontinuity", ""]);
     assert_eq!(c.daemon("cachetag_advance", &["daemon", &at, &at, "", ""]).unwrap().texts(), ["discontinuity", ""]);
-    assert_eq!(c.daemon("cachetag_reset", &["daemon", "source", "1", "0"]).unwrap().texts(), ["fenced", ""], "claim first");
+    assert_eq!(
+        c.daemon("cachetag_reset", &["daemon", "source", "1", "0"]).unwrap().texts(),
+        ["fenced", ""],
+        "claim first"
+    );
     assert_eq!(c.con.ok(&["DBSIZE"]), Reply::Int(0));
 }
 
@@ -95,7 +103,11 @@ fn applying_moves_the_registered_and_creates_nothing_else() {
     c.fill("k", 100, &["product:1", "category:*"]);
     let (v100, v110, v120, v130) = (c.v(100), c.v(110), c.v(120), c.v(130));
     let keys = c.con.ok(&["DBSIZE"]);
-    assert_eq!(c.apply(110, &["product:1", "product:2", "category:9", "shop:1"], &[]), 1, "product:1 alone is registered");
+    assert_eq!(
+        c.apply(110, &["product:1", "product:2", "category:9", "shop:1"], &[]),
+        1,
+        "product:1 alone is registered"
+    );
     let Reply::Int(n) = keys else { panic!() };
     assert_eq!(c.con.ok(&["DBSIZE"]), Reply::Int(n + 1), "the log is new");
     assert_eq!(c.value("t:product:1"), Some(v110.clone()));
@@ -186,7 +198,11 @@ fn the_log_is_bounded_in_bytes_too() {
         let Reply::Int(length) = c.con.ok(&["XLEN", "{ct}:log"]) else { panic!() };
         assert_eq!(c.w("log_len"), Some(length.to_string()));
         most = most.max(length);
-        assert_eq!(c.w("log_from"), Some(c.v(100 + i - length as u64)), "complete for exactly the records that are left");
+        assert_eq!(
+            c.w("log_from"),
+            Some(c.v(100 + i - length as u64)),
+            "complete for exactly the records that are left"
+        );
     }
     assert!((50..70).contains(&most), "{most} records of 1.6 kB");
 }
@@ -234,8 +250,14 @@ fn a_reset_opens_a_higher_epoch_from_nothing() {
     let v = |reply: Reply| reply.texts()[1].clone();
     let far = v(c.daemon("cachetag_reset", &["daemon", "source", "1/A", "9000000000"]).unwrap());
     assert_eq!(far, "9000000000.00000000004294967306", "min_epoch, and an LSN as PostgreSQL prints it");
-    assert_eq!(v(c.daemon("cachetag_reset", &["daemon", "source", "00000000000000000007", "0"]).unwrap()), "9000000001.00000000000000000007");
-    assert_eq!(v(c.daemon("cachetag_reset", &["daemon", "source", "7", "9999999999"]).unwrap()), "9999999999.00000000000000000007");
+    assert_eq!(
+        v(c.daemon("cachetag_reset", &["daemon", "source", "00000000000000000007", "0"]).unwrap()),
+        "9000000001.00000000000000000007"
+    );
+    assert_eq!(
+        v(c.daemon("cachetag_reset", &["daemon", "source", "7", "9999999999"]).unwrap()),
+        "9999999999.00000000000000000007"
+    );
     let error = c.daemon("cachetag_reset", &["daemon", "source", "7", "0"]).unwrap_err();
     assert_eq!(error, "CACHETAG min_epoch: no epoch is left: 10000000000 has more than ten digits");
 }
@@ -257,6 +279,10 @@ fn an_epoch_may_begin_at_lsn_zero_and_below_the_last() {
     c.fill("k", u64::MAX, &["product:3"]);
     let token = c.v(u64::MAX - 1);
     c.con.ok(&["DEL", "{ct}:t:product:3", "{ct}:t:product:*"]);
-    assert_eq!(c.put("k", "v", &token, &["product:3"], &[]), Put::Stored(token.clone()), "the log after the last LSN but one");
+    assert_eq!(
+        c.put("k", "v", &token, &["product:3"], &[]),
+        Put::Stored(token.clone()),
+        "the log after the last LSN but one"
+    );
     assert_eq!(c.put("k", "v", &token, &["product:4"], &[]), refused("bumped", "product:4"));
 }

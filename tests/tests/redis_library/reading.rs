@@ -20,7 +20,8 @@ fn a_hit_carries_payload_token_and_age() {
 fn payloads_are_any_bytes_and_empty_is_not_absent() {
     let mut c = Cache::open();
     let (token, all) = (c.v(100), (0..=255u8).cycle().take(70_000).collect::<Vec<_>>());
-    let args: [&[u8]; 9] = [b"FCALL", b"cachetag_put", b"1", b"{ct}:e:bin", &all, token.as_bytes(), b"60000", b"TAGS", b"0"];
+    let args: [&[u8]; 9] =
+        [b"FCALL", b"cachetag_put", b"1", b"{ct}:e:bin", &all, token.as_bytes(), b"60000", b"TAGS", b"0"];
     c.con.ok(&args);
     assert_eq!(c.get("bin", &[]).payload, Some(all));
     c.put("empty", "", &token, &[], &[]);
@@ -50,7 +51,10 @@ fn a_miss_gives_one_lease_at_a_time() {
     assert_eq!(first.lease.len(), 20);
     assert_eq!(c.get("k", &[]).state, "wait");
     let other = c.get("other", &[]);
-    assert!(other.state == "miss" && !other.lease.is_empty() && other.lease != first.lease, "leases are per key: {other:?}");
+    assert!(
+        other.state == "miss" && !other.lease.is_empty() && other.lease != first.lease,
+        "leases are per key: {other:?}"
+    );
     let without = c.get("k", &["NOLEASE"]);
     assert_eq!((without.state.as_str(), without.lease.as_str()), ("miss", ""));
     let ttl = c.con.ok(&["PTTL", "{ct}:l:k"]);
@@ -122,7 +126,11 @@ fn past_its_fresh_time_an_entry_is_stale() {
     let first = c.get("k", &[]);
     assert_eq!((first.state.as_str(), first.payload.as_deref(), first.lease.len()), ("stale", Some(&b"v"[..]), 20));
     let second = c.get("k", &[]);
-    assert_eq!((second.state.as_str(), second.lease.as_str()), ("stale", ""), "one caller refreshes, the others are served");
+    assert_eq!(
+        (second.state.as_str(), second.lease.as_str()),
+        ("stale", ""),
+        "one caller refreshes, the others are served"
+    );
     c.put("k", "w", &token, &["product:1"], &["FRESH", "60000", "LEASE", &first.lease]);
     assert_eq!(c.get("k", &[]).state, "hit");
 }
@@ -130,7 +138,9 @@ fn past_its_fresh_time_an_entry_is_stale() {
 #[test]
 fn softly_bumped_entries_are_stale_until_refilled() {
     let mut c = Cache::open();
-    for (key, tags) in [("one", &["product:1"][..]), ("family", &["product:*"]), ("all", &["*"]), ("other", &["category:1"])] {
+    for (key, tags) in
+        [("one", &["product:1"][..]), ("family", &["product:*"]), ("all", &["*"]), ("other", &["category:1"])]
+    {
         c.fill(key, 100, tags);
     }
     c.apply(110, &[], &["product:1"]);
@@ -211,7 +221,9 @@ fn at_least_asks_for_a_commit() {
     let raised = c.v(150);
     c.put("ahead", "v", &raised, &["product:1"], &[]);
     let state = |c: &mut Cache, key: &str, at_least: &str| c.get(key, &["ATLEAST", at_least, "NOLEASE"]).state;
-    for (at_least, k, ahead) in [("0/64", "hit", "hit"), ("0/65", "miss", "hit"), ("0/96", "miss", "hit"), ("0/97", "miss", "miss")] {
+    for (at_least, k, ahead) in
+        [("0/64", "hit", "hit"), ("0/65", "miss", "hit"), ("0/96", "miss", "hit"), ("0/97", "miss", "miss")]
+    {
         assert_eq!(state(&mut c, "k", at_least), k, "k {at_least}");
         assert_eq!(state(&mut c, "ahead", at_least), ahead, "ahead {at_least}");
     }
@@ -242,13 +254,24 @@ fn at_least_of_another_epoch_compares_epoch_and_lsn_apart() {
 
 #[test]
 fn lsns_are_converted_exactly() {
-    for lsn in [0x64u64, 0xFFFF_FFFF, 0x1_0000_0000, 0x16_B374_D848, (1 << 53) + 1, 0x7FFF_FFFF_FFFF_FFFF, u64::MAX - 1, 0xFFFF_FFFF_0000_0001] {
+    for lsn in [
+        0x64u64,
+        0xFFFF_FFFF,
+        0x1_0000_0000,
+        0x16_B374_D848,
+        (1 << 53) + 1,
+        0x7FFF_FFFF_FFFF_FFFF,
+        u64::MAX - 1,
+        0xFFFF_FFFF_0000_0001,
+    ] {
         let mut c = Cache::open();
         c.reset(lsn);
         c.advance(lsn);
         c.fill("k", lsn, &[]);
         for (asked, state) in [(lsn - 1, "hit"), (lsn, "hit"), (lsn + 1, "miss")] {
-            for text in [format!("{:X}/{:X}", asked >> 32, asked as u32), format!("{:x}/{:08x}", asked >> 32, asked as u32)] {
+            for text in
+                [format!("{:X}/{:X}", asked >> 32, asked as u32), format!("{:x}/{:08x}", asked >> 32, asked as u32)]
+            {
                 assert_eq!(c.get("k", &["ATLEAST", &text, "NOLEASE"]).state, state, "{text} at {lsn:X}");
             }
         }
@@ -304,13 +327,15 @@ fn families_work_in_both_directions() {
                 } else {
                     // The keys were lost before the bump: the log must tell the same.
                     let keys = c.con.ok(&["HGET", &format!("{{ct}}:e:{key}"), "keys"]).text();
-                    let mut delete = vec!["DEL"];
-                    delete.extend(keys.lines());
-                    c.con.ok(&delete);
+                    keys.lines().for_each(|key| c.delete(key));
                     c.apply(lsn, hard, softly);
                     let token = c.v(lsn - 10);
                     let refill = c.put(&key, "again", &token, &[tag], &[]);
-                    assert_eq!(refill == Put::Stored(token), !falls, "{tag} after a logged bump of {bumped}: {refill:?}");
+                    assert_eq!(
+                        refill == Put::Stored(token),
+                        !falls,
+                        "{tag} after a logged bump of {bumped}: {refill:?}"
+                    );
                 }
             }
         }
@@ -367,7 +392,7 @@ fn a_damaged_entry_is_a_miss() {
         c.fill("k", 100, &["product:42"]);
         assert_eq!(c.state("k"), "hit");
         if field != "payload" {
-            c.con.ok(&["HSET", "{ct}:e:k", field, "{ct}:t:x"]);
+            c.con.ok(&["HSET", "{ct}:e:k", field, "t:x"]);
             assert_eq!(c.state("k"), "miss", "nonsense in {field}");
         }
     }
@@ -420,7 +445,10 @@ fn drop_removes_whatever_is_there() {
     assert_eq!(c.state("k"), "miss");
     c.con.ok(&["SET", "{ct}:e:k", "a stranger's"]);
     let error = c.con.call(&["FCALL", "cachetag_get", "1", "{ct}:e:k"]).unwrap_err();
-    assert!(error.starts_with("CACHETAG key \"{ct}:e:k\": WRONGTYPE") && error.ends_with("; cachetag_drop removes it"), "{error}");
+    assert!(
+        error.starts_with("CACHETAG key \"{ct}:e:k\": WRONGTYPE") && error.ends_with("; cachetag_drop removes it"),
+        "{error}"
+    );
     assert_eq!(c.con.ok(&["FCALL", "cachetag_drop", "1", "{ct}:e:k"]), Reply::Int(1));
     assert_eq!(c.state("k"), "miss");
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::fs;
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -60,11 +60,6 @@ impl Server {
     /// The server's Unix socket.
     pub fn socket(&self) -> PathBuf {
         self.folder.join("socket")
-    }
-
-    /// The server's working folder.
-    pub fn folder(&self) -> &Path {
-        &self.folder
     }
 
     /// A new connection.
@@ -176,7 +171,8 @@ impl Connection {
     /// Sends a command that must succeed.
     pub fn ok<A: AsRef<[u8]>>(&mut self, args: &[A]) -> Reply {
         self.call(args).unwrap_or_else(|e| {
-            let shown: Vec<_> = args.iter().take(12).map(|a| String::from_utf8_lossy(a.as_ref()).into_owned()).collect();
+            let shown: Vec<_> =
+                args.iter().take(12).map(|a| String::from_utf8_lossy(a.as_ref()).into_owned()).collect();
             panic!("{shown:?}: {e}")
         })
     }
