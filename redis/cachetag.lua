@@ -346,7 +346,8 @@ local function judge(prefix, s, e, now, o)
     local keys = keys_of(prefix, e[3])
     local values = mget(keys)
     for i = 1, #keys do
-      local hard, soft = tag_versions(values[i])
+      local hard, soft = values[i], nil
+      if not good[hard] then hard, soft = tag_versions(hard) end
       if not hard then return 'miss', 'unregistered', keys[i], values[i] end
       if hard > as_of then return 'miss', 'bumped', keys[i], hard end
       if soft and soft > as_of and not stale then stale, key, value = 'soft', keys[i], soft end
