@@ -34,8 +34,7 @@ async fn newer_epoch(stack: &Stack, old: &str) -> String {
 
 async fn run(cache: &mut Cache, command: &[&str]) {
     let mut call = redis::cmd(command[0]);
-    command[1..].iter().for_each(|argument| drop(call.arg(argument)));
-    call.exec_async(cache.connection()).await.unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    call.arg(&command[1..]).exec_async(cache.connection()).await.unwrap_or_else(|error| panic!("{command:?}: {error}"));
 }
 
 /// All keys of Redis as they are now.

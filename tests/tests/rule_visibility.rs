@@ -16,7 +16,7 @@ async fn hold_commits(stack: &Stack) {
 }
 
 async fn release_commits(stack: &Stack) {
-    stack.sql("SET synchronous_commit = local; ALTER SYSTEM RESET synchronous_standby_names").await;
+    stack.sql("ALTER SYSTEM RESET synchronous_standby_names").await;
     reload(stack, "").await;
 }
 
