@@ -67,11 +67,14 @@ async fn rule_09_after_commit_no_connection_hits_the_old_value() {
     });
     let stack = strict().await;
     let each = commits.div_ceil(CONNECTIONS);
-    let start = |row| tokio::spawn(commit_and_read(stack.postgres_url(), stack.redis_url(), row, each));
-    let tasks: Vec<_> = (0..CONNECTIONS).map(start).collect();
-    for task in tasks {
-        task.await.expect("a connection's part");
-    }
+    let start = |row| tokio::task::spawn_local(commit_and_read(stack.postgres_url(), stack.redis_url(), row, each));
+    let work = async {
+        let tasks: Vec<_> = (0..CONNECTIONS).map(start).collect();
+        for task in tasks {
+            task.await.expect("a connection's part");
+        }
+    };
+    tokio::task::LocalSet::new().run_until(work).await;
     let sum = stack.value("SELECT sum(price) FROM products").await;
     assert_eq!(sum, (each * CONNECTIONS).to_string());
 }
