@@ -111,7 +111,7 @@ async fn rule_05_a_call_of_an_earlier_claimant_changes_nothing() {
     let mut cache = stack.cache().await;
     let before = (cache.state().await.expect("state"), versions(&mut cache).await);
     let (applied, epoch) = (&before.0["applied"], &before.0["epoch"]);
-    let later = format!("{epoch}.99999999999999999999");
+    let later = format!("{epoch}.00000000999999999999");
     let key = cache.key("w", "");
     let calls: [&[&str]; 3] = [
         &["cachetag_apply", "1", &key, "impostor", applied, &later, &later, "1", "0", "product:1"],
