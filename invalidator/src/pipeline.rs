@@ -122,6 +122,7 @@ impl Pipeline {
     /// Puts the parts of a session together.
     pub fn new(config: &Config, parts: Parts) -> Pipeline {
         let now = Instant::now();
+        let acknowledged = parts.watermark.received();
         Pipeline {
             source: parts.source,
             parser: pgoutput::Parser::new(),
@@ -149,7 +150,9 @@ impl Pipeline {
             look_at: Some(now),
             looked: now,
             look_again: LOOK_AGAIN,
-            acknowledged: Lsn::ZERO,
+            // Told at once: a standby that has never said where it is does not count as synchronous, and the first watermark may be
+            // waiting for a commit that waits for it.
+            acknowledged,
             heard: now,
         }
     }
