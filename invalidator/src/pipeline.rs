@@ -150,7 +150,8 @@ impl Pipeline {
             look_at: Some(now),
             looked: now,
             look_again: LOOK_AGAIN,
-            // What was confirmed before may be confirmed again; a standby that confirms nothing does not count as synchronous.
+            // Told at once: a standby that has never said where it is does not count as synchronous, and the first watermark may be
+            // waiting for a commit that waits for it.
             acknowledged,
             heard: now,
         }

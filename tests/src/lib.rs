@@ -25,6 +25,7 @@
 
 mod cache;
 mod daemon;
+mod load;
 mod stack;
 mod template;
 mod wait;
@@ -32,5 +33,6 @@ mod wait;
 pub use cache::{Cache, Explain, Get, GetOptions, Put, PutOptions, State};
 pub use cachetag_invalidator::dev::{Folder, Installation, Postgres, Redis, User};
 pub use daemon::{Daemon, DaemonOptions, program};
+pub use load::Load;
 pub use stack::{DATABASE, Stack, StackOptions};
 pub use wait::{Lsn, eventually, lsn, lsn_of_version};

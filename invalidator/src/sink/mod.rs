@@ -163,16 +163,20 @@ impl Sink {
     }
 
     async fn see_to_library(&self) -> Result<(), SinkError> {
-        library::see_to(self.connection.clone()).await.map_err(|e| match e {
-            library::LibraryError::Newer(found) => {
-                SinkError::NewerLibrary { url: self.url.clone(), found, own: library::VERSION }
-            }
-            library::LibraryError::NoFunctions(reason) => SinkError::NoFunctions { url: self.url.clone(), reason },
+        library::see_to(self.connection.clone()).await.map_err(|error| self.named(error))
+    }
+
+    /// The error with the server's name and, where there is one, the remedy.
+    fn named(&self, error: library::LibraryError) -> SinkError {
+        let url = self.url.clone();
+        match error {
+            library::LibraryError::Newer(found) => SinkError::NewerLibrary { url, found, own: library::VERSION },
+            library::LibraryError::NoFunctions(reason) => SinkError::NoFunctions { url, reason },
             library::LibraryError::Redis(source) if is_authentication(&source) => {
-                SinkError::Authentication { url: self.url.clone(), source }
+                SinkError::Authentication { url, source }
             }
             library::LibraryError::Redis(source) => SinkError::Redis(source),
-        })
+        }
     }
 
     /// What the server says about itself. What it refuses to tell (CONFIG is often forbidden) stays empty.
@@ -207,7 +211,9 @@ impl Sink {
     pub async fn claim(&self, source: &str, config: &Config) -> Result<State, SinkError> {
         let mut cmd = self.call("cachetag_claim");
         cmd.arg(source).arg(config.max_lag.as_millis() as u64).arg(config.lease.as_millis() as u64);
-        reply::state(self.send(cmd).await?)
+        // FUNCTION has loaded the library, but FCALL is a command of its own, which may be missing or forbidden all the same.
+        let claimed = self.send(cmd).await.map_err(|error| self.named(error.into()))?;
+        reply::state(claimed)
     }
 
     /// Looks at the state without claiming it.
