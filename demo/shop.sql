@@ -93,18 +93,12 @@ COMMIT;
 
 ANALYZE;
 
--- Tags are made of old values too (the category that a product leaves, the customer of a deleted order): the log must hold them.
-ALTER TABLE products REPLICA IDENTITY FULL;
-ALTER TABLE reviews REPLICA IDENTITY FULL;
-ALTER TABLE orders REPLICA IDENTITY FULL;
-ALTER TABLE orders_2024 REPLICA IDENTITY FULL;
-ALTER TABLE orders_2025 REPLICA IDENTITY FULL;
-
--- Rules: a change of this row touches these tags.
+-- Rules: a change of this row touches these tags, those of its old values (the category that a product leaves) and those of its new ones.
+-- identity => 'full': PostgreSQL shall write whole old rows to its log.
 SELECT cachetag.track('categories', 'category:{id}');
-SELECT cachetag.track('products', 'product:{id}', 'category:{category_id}');
-SELECT cachetag.track('reviews', 'product:{product_id}');
-SELECT cachetag.track('orders', 'customer:{customer_id}');
+SELECT cachetag.track('products', ARRAY['product:{id}', 'category:{category_id}'], identity => 'full');
+SELECT cachetag.track('reviews', ARRAY['product:{product_id}'], identity => 'full');
+SELECT cachetag.track('orders', ARRAY['customer:{customer_id}'], identity => 'full');
 
 -- Dependencies: the home page shows two categories.
 SELECT cachetag.depend('homepage', 'category:1', 'category:3');

@@ -97,7 +97,7 @@ declare -A query=(
         FROM categories c JOIN products p ON p.category_id = c.id WHERE c.id IN (1, 3) GROUP BY c.id ORDER BY c.id) shown"
     [page:orders:77]="SELECT json_build_object('customer', c.name, 'orders', count(o.id)),
         ARRAY[cachetag.tag('customer', c.id::text)] FROM customers c LEFT JOIN orders o ON o.customer_id = c.id WHERE c.id = 77 GROUP BY c.id"
-    [page:bestsellers]="SELECT json_agg(json_build_object('name', p.name, 'price', p.price)), cachetag.tag_agg('product', p.id::text)
+    [page:bestsellers]="SELECT json_agg(json_build_object('name', p.name, 'price', p.price)), cachetag.tag_agg(cachetag.tag('product', p.id::text))
         FROM (SELECT * FROM products WHERE id IN (42, 1001, 2002, 3003) ORDER BY id) p"
 )
 pages=(page:product:42 page:product:43 page:kitchen page:garden page:home page:orders:77 page:bestsellers)
@@ -152,7 +152,7 @@ explain() { # page, table: sets `reason`, and `cause`: the rule of that table or
         [[ ${answer[i]} == reason ]] && reason=${answer[i + 1]}
     done
     tag=${reason%% was bumped*}
-    read_sql "SELECT format('rule: %s -> %s', relid, template) FROM cachetag.rule WHERE relid::text = '$2' AND family = split_part('$tag', ':', 1)
+    read_sql "SELECT format('rule: %s -> %s', \"table\", template) FROM cachetag.rules WHERE \"table\"::text = '$2' AND split_part(template, ':', 1) = split_part('$tag', ':', 1)
         UNION ALL SELECT 'dependency: ' || string_agg(parent, ', ' ORDER BY parent) || ' -> ' || child
         FROM cachetag.dependency WHERE child = '$tag' AND '$2' <> '' GROUP BY child;"
     cause=${answer[0]:-asked for}

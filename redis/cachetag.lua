@@ -142,12 +142,13 @@ end
 
 -- Why a text is not a canonical tag; nil if it is one. The first line decides nearly all.
 local function tag_problem(tag)
-  if find(tag, '^[a-z0-9_.A-Z-][a-z0-9:_.A-Z-]*$') and #tag <= TAG_BYTES then return nil end
+  if find(tag, '^[a-z0-9_.A-Z-][a-z0-9:_.A-Z-]*$') and #tag <= TAG_BYTES - 2 then return nil end
   if tag == '' then return 'empty' end
   if #tag > TAG_BYTES then return format('%d bytes, at most %d', #tag, TAG_BYTES) end
   if tag == '*' then return nil end
   local body = match(tag, '^([^:]*):%*$') or tag
   if body == '' or byte(body) == 58 then return 'no family before the first ":"' end
+  if (find(body, ':', 1, true) or #body + 1) > TAG_BYTES - 1 then return 'the family is too long: <family>:* must be a tag too' end
   local raw = match(body, '[%z\1-\32\127*{}]')
   if raw then return format('byte %%%02X must be percent-encoded', byte(raw)) end
   local i = find(body, '%', 1, true)
@@ -190,6 +191,10 @@ local function name_argument(argument, text, bytes)
     fail(argument, format('expected a text of 1 to %d bytes', bytes))
   end
   return text
+end
+
+local function no_more(args, i)
+  if args[i] then fail('arguments', 'unexpected ' .. shown(args[i])) end
 end
 
 ---------------------------------------------------------------------------------------------------------------------------------------
@@ -279,7 +284,7 @@ local function read_options(args)
       if field == 'max_lag' then
         o.max_lag = natural(name, value, 0, 'milliseconds')
       elseif field == 'beta' then
-        o.beta = value and #value <= 20 and find(value, '^%d+%.?%d*$') and tonumber(value)
+        o.beta = value and #value <= 20 and find(value, '^%d[%d.eE+-]*$') and tonumber(value)
         if not o.beta or o.beta > 1000 then fail(name, 'expected a decimal number from 0 to 1000, got ' .. (value and shown(value) or 'nothing')) end
       elseif value and is_version(value) then
         o.at_least, o.at_least_epoch = sub(version(name, value), 12), sub(value, 1, 10)
@@ -483,7 +488,7 @@ local function search_log(prefix, missing, as_of, s)
     records = records + #part
     if records >= SCAN_RECORDS then return found, false end
     start = '(' .. part[#part][1]
-    chunk = min(chunk * 2, 32)
+    chunk = min(chunk * 2, 32, SCAN_RECORDS - records)
   end
 end
 
@@ -633,7 +638,7 @@ end
 --   Removes the entry, whatever the key holds. It does not stop a fill in flight: to invalidate what changed, bump its tag.
 local function cachetag_drop(keys, args)
   prefix_of_entry(keys)
-  if args[1] then fail('arguments', 'cachetag_drop takes none, got ' .. shown(args[1])) end
+  no_more(args, 1)
   return call('UNLINK', keys[1])
 end
 
@@ -731,8 +736,9 @@ local function cachetag_version()
 end
 
 -- FCALL_RO cachetag_state 1 {ct}:w  → field, value, …: the fields of the state, then now_ms and library
-local function cachetag_state(keys)
+local function cachetag_state(keys, args)
   prefix_of_state(keys)
+  no_more(args, 1)
   return whole_state(keys[1])
 end
 
@@ -750,7 +756,7 @@ local function cachetag_claim(keys, args)
   local claimant, source = name_argument('claimant', args[1], 256), name_argument('source', args[2], 1024)
   local max_lag = natural('max_lag_ms', args[3], 1, 'milliseconds')
   local lease_ms = args[4] and natural('lease_ms', args[4], 1, 'milliseconds') or LEASE_MS
-  if args[5] then fail('arguments', 'unexpected ' .. shown(args[5])) end
+  no_more(args, 5)
   local stored = read_state(key, 'source')[1]
   if stored and stored ~= source then call('HDEL', key, 'applied', 'watermark', 'fresh_at') end
   call('HSET', key, 'claimant', claimant, 'max_lag', format('%.0f', max_lag), 'lease_ms', format('%.0f', lease_ms), 'version', VERSION)
@@ -961,7 +967,7 @@ local function cachetag_advance(keys, args)
     if watermark > to then fail('watermark', watermark .. ' is above to ' .. to) end
   end
   if fresh_at ~= '' then fresh_at = format('%.0f', natural('fresh_at_ms', fresh_at, 0, 'milliseconds', TIME_MAX)) end
-  if args[6] then fail('arguments', 'unexpected ' .. shown(args[6])) end
+  no_more(args, 6)
   local w = read_state(key, 'claimant', 'applied', 'watermark')
   local refused = refusal({ claimant = w[1], applied = w[2] }, claimant, from)
   if refused then return refused end
@@ -996,7 +1002,7 @@ local function cachetag_reset(keys, args)
   if not lsn then fail('lsn', 'expected twenty decimal digits or X/Y, got ' .. (args[3] and shown(args[3]) or 'nothing')) end
   local least = args[4] and find(args[4], '^%d+$') and #args[4] <= 10 and tonumber(args[4])
   if not least then fail('min_epoch', 'expected an integer from 0 to 9999999999, got ' .. (args[4] and shown(args[4]) or 'nothing')) end
-  if args[5] then fail('arguments', 'unexpected ' .. shown(args[5])) end
+  no_more(args, 5)
   local w = read_state(key, 'claimant', 'epoch')
   if w[1] ~= claimant then return { 'fenced', w[1] or '' } end
   local now = now_ms()

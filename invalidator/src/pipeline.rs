@@ -28,9 +28,10 @@ const FRAMES_A_TURN: usize = 512;
 const LOOK_INTERVAL: Duration = Duration::from_millis(2);
 /// A look that found an invisible commit is repeated after this, doubling up to the heartbeat.
 const LOOK_AGAIN: Duration = Duration::from_millis(1);
-/// The walsender ends a connection that says nothing for wal_sender_timeout (60 s); long before, it is told where we are.
+/// The walsender ends a connection that says nothing for wal_sender_timeout (60 s); long before, it is told where we are, and asked
+/// to answer.
 const STATUS_INTERVAL: Duration = Duration::from_secs(5);
-/// Every heartbeat asks for a reply, so a stream that is silent for this long is gone.
+/// Every status of that kind is answered, so a stream that is silent for this long is gone.
 const SILENCE: Duration = Duration::from_secs(30);
 const LOOK_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a clean end waits for what is in flight.
@@ -93,6 +94,8 @@ pub struct Pipeline {
     metadata_at: Lsn,
     /// Transactions that were changing rules when they were read.
     writers: Vec<FullXid>,
+    /// One of them has ended: when the stream has passed this, its commit has come along or never will.
+    writers_decided_at: Option<Lsn>,
     /// The transaction that the stream is in.
     xid: u32,
     /// Tables that were warned of.
@@ -136,6 +139,7 @@ impl Pipeline {
             skip_to: parts.applied,
             metadata_at: parts.metadata_at,
             writers: parts.writers,
+            writers_decided_at: None,
             xid: 0,
             unbound: HashSet::new(),
             walsender: parts.walsender,
@@ -189,7 +193,7 @@ impl Pipeline {
                     self.on_look(look?).await?;
                 }
                 _ = heartbeat.tick() => self.on_heartbeat()?,
-                _ = status.tick() => self.send_status(false).await?,
+                _ = status.tick() => self.send_status(true).await?,
                 () = sleep_until(look_at.unwrap_or_else(Instant::now)), if look_at.is_some() && self.look.is_none() => {
                     self.look_at = None;
                     self.begin_look();
@@ -276,7 +280,10 @@ impl Pipeline {
 
     fn on_commit(&mut self, end: Lsn) {
         let bumps = self.mapper.commit();
-        self.writers.retain(|&writer| writer as u32 != self.xid);
+        if !self.writers.is_empty() {
+            self.writers.retain(|&writer| writer as u32 != self.xid);
+            self.writers_decided_at = None;
+        }
         self.watermark.commit(end, self.xid);
         if end > self.skip_to {
             self.batch.push(end, bumps.hard.iter().map(Tag::as_str), bumps.soft.iter().map(Tag::as_str));
@@ -418,10 +425,14 @@ impl Pipeline {
 
     /// A transaction that was changing rules when they were read, and has ended without coming along in the stream: its change was
     /// decoded before the start and became visible only now, so the rules are not what the stream was mapped with.
-    fn see_to_writers(&self, look: &Look) -> Result<(), SessionError> {
-        // Until the stream has passed what was flushed, its commit may still be on the way.
-        if self.watermark.received() < look.flushed || self.writers.iter().all(|&xid| look.snapshot.is_in_progress(xid))
-        {
+    fn see_to_writers(&mut self, look: &Look) -> Result<(), SessionError> {
+        if self.writers.iter().all(|&xid| look.snapshot.is_in_progress(xid)) {
+            return Ok(());
+        }
+        // Its commit may still be on the way; it is not once the stream has passed what is flushed now. Nothing is published before.
+        let decided_at = *self.writers_decided_at.get_or_insert(look.flushed);
+        self.watermark.hold_until(decided_at);
+        if self.watermark.received() < decided_at {
             return Ok(());
         }
         Err(SessionError::MetadataIncomplete)

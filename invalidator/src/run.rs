@@ -28,13 +28,17 @@ pub async fn run(
     mut on_watermark: impl FnMut(),
 ) -> Result<(), SessionError> {
     let mut shutdown = std::pin::pin!(shutdown);
-    let claimant = claimant();
+    let process = claimant();
+    // Every session claims under a name of its own: what an earlier one has left in a socket is refused.
+    let mut session = 0u64;
     let mut memory = Memory::default();
     let mut back_off = FIRST_BACK_OFF;
     let mut was_open = false;
-    info!(version = env!("CARGO_PKG_VERSION"), claimant, slot = config.slot, namespace = config.namespace, "starting");
+    info!(version = env!("CARGO_PKG_VERSION"), process, slot = config.slot, namespace = config.namespace, "starting");
     loop {
         let began = Instant::now();
+        session += 1;
+        let claimant = format!("{process}:{session}");
         let opened = tokio::select! {
             biased;
             () = &mut shutdown => return Ok(()),
@@ -57,6 +61,7 @@ pub async fn run(
         if failure.needs_epoch() {
             memory.epoch_needed = Some(failure.to_string());
         }
+        memory.slot_needed |= failure.needs_new_slot();
         if began.elapsed() > HEALTHY {
             back_off = FIRST_BACK_OFF;
         }

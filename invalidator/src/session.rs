@@ -71,6 +71,11 @@ impl SessionError {
         }
     }
 
+    /// Can the slot not get past where it stands?
+    pub fn needs_new_slot(&self) -> bool {
+        matches!(self, Self::Source(e) if e.is_publication_missing())
+    }
+
     /// May bumps have been missed, so that only a new epoch makes the cache honest again?
     pub fn needs_epoch(&self) -> bool {
         matches!(
@@ -87,6 +92,8 @@ pub struct Memory {
     pub epoch: Option<Epoch>,
     /// A new epoch must be opened whatever Redis says: why.
     pub epoch_needed: Option<String>,
+    /// The slot must be replaced: where it stands the publication did not exist, and decoding would fail there for ever.
+    pub slot_needed: bool,
 }
 
 /// Opens a session: everything that must be so before the first message is mapped.
@@ -100,7 +107,8 @@ pub async fn open(config: &Config, claimant: &str, memory: &mut Memory) -> Resul
     let mut source = ReplicationConnection::connect(&options).await?;
     let system = source.identify_system().await?;
     let identity = format!("{}/{}/{}/{}", system.system_id, system.timeline, preflight.database, config.slot);
-    let slot_is_new = see_to_slot(config, &control, &mut source).await?;
+    let slot_is_new = see_to_slot(config, &control, &mut source, memory.slot_needed).await?;
+    memory.slot_needed = false;
     // The slot admits one daemon at a time; only who holds it claims Redis, so a second daemon started by mistake just waits.
     source.start_replication(&StartOptions::new(&config.slot)).await?;
     let Some(Slot { confirmed: Some(confirmed), active_pid: Some(walsender), .. }) = control.slot(&config.slot).await?
@@ -110,8 +118,9 @@ pub async fn open(config: &Config, claimant: &str, memory: &mut Memory) -> Resul
 
     let before = sink.peek().await?;
     refuse_foreign(config, &before, &identity)?;
-    let state = sink.claim(&identity, config).await?;
-    let state = State { source: before.source, ..state };
+    let claimed = sink.claim(&identity, config).await?;
+    // Claiming for another source takes the position out of the state; what was there before tells why there is none.
+    let state = if before.source.as_ref() == Some(&identity) { claimed } else { before };
     let reported = control.last_epoch().await?.and_then(|e| Epoch::new(e).ok());
     let last_epoch = memory.epoch.max(reported);
     let proof = continuity::prove(
@@ -192,6 +201,7 @@ async fn see_to_slot(
     config: &Config,
     control: &Control,
     source: &mut ReplicationConnection,
+    replace: bool,
 ) -> Result<bool, SessionError> {
     let name = &config.slot;
     if let Some(slot) = control.slot(name).await? {
@@ -206,10 +216,11 @@ async fn see_to_slot(
             }
             .into());
         }
-        if !slot.lost {
+        if !slot.lost && !replace {
             return Ok(false);
         }
-        warn!(slot = %name, "the slot's WAL is gone (max_slot_wal_keep_size): replacing the slot");
+        let reason = if slot.lost { "its WAL is gone (max_slot_wal_keep_size)" } else { "the publication was gone" };
+        warn!(slot = %name, reason, "replacing the replication slot");
         control.drop_slot(name).await?;
     }
     info!(slot = %name, "creating the replication slot; this waits for the transactions that are running");

@@ -131,8 +131,8 @@ impl Stack {
         for (name, value) in SETTINGS {
             builder = builder.setting(*name, *value);
         }
-        if options.preload && installation.has_library() {
-            builder = builder.setting("shared_preload_libraries", "cachetag");
+        if let (true, Some(library)) = (options.preload, installation.library()) {
+            builder = builder.setting("shared_preload_libraries", library);
         }
         for (name, value) in &options.settings {
             builder = builder.setting(name, value);

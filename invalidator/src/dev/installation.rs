@@ -12,6 +12,9 @@ const DEBIAN_FOLDER: &str = "/usr/lib/postgresql";
 /// The extension's control file below `pg_config --sharedir`.
 const CONTROL_FILE: &str = "extension/cachetag.control";
 
+/// The extension's library below `pg_config --pkglibdir`.
+const LIBRARY: &str = "libcachetag";
+
 /// The programs of one installed server.
 #[derive(Debug, Clone)]
 pub struct Installation {
@@ -69,10 +72,10 @@ impl Installation {
         (!control.is_file()).then_some(DevError::ExtensionMissing { control, pg_config })
     }
 
-    /// Whether the server can preload the extension's library.
-    pub fn has_library(&self) -> bool {
-        ask(&self.program("pg_config"), "--pkglibdir")
-            .is_some_and(|folder| Path::new(&folder).join("cachetag.so").is_file())
+    /// The name under which the server can preload the extension's library, if it has it.
+    pub fn library(&self) -> Option<&'static str> {
+        let folder = PathBuf::from(ask(&self.program("pg_config"), "--pkglibdir")?);
+        folder.join(LIBRARY).with_extension("so").is_file().then_some(LIBRARY)
     }
 }
 

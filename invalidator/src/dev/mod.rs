@@ -31,6 +31,7 @@ pub use redis::{Builder as RedisBuilder, Redis};
 pub use signals::stop_signal;
 pub use user::User;
 
+use crate::config::parse_duration;
 use servers::Servers;
 
 /// How long the daemon may take to finish what it is doing once it is told to stop.
@@ -121,19 +122,6 @@ fn announce(postgres_url: &str, redis_url: &str) {
     let mut out = std::io::stdout().lock();
     let _ = writeln!(out, "postgres={postgres_url}\nredis={redis_url}\nready");
     let _ = out.flush();
-}
-
-/// Reads `500ms`, `2s`, `5m`.
-fn parse_duration(text: &str) -> Result<Duration, String> {
-    let remedy = || format!("`{text}` is not a duration; write a whole number and ms, s or m, such as 500ms or 2s");
-    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let number: u64 = digits.parse().map_err(|_| remedy())?;
-    match &text[digits.len()..] {
-        "ms" => Ok(Duration::from_millis(number)),
-        "s" => Ok(Duration::from_secs(number)),
-        "m" => number.checked_mul(60).map(Duration::from_secs).ok_or_else(remedy),
-        _ => Err(remedy()),
-    }
 }
 
 #[cfg(test)]

@@ -75,16 +75,6 @@ fn servers_in(folder: &str) -> Vec<String> {
     processes.filter(inside).map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
 }
 
-#[test]
-fn durations_name_their_unit() {
-    assert_eq!(parse_duration("500ms"), Ok(Duration::from_millis(500)));
-    assert_eq!(parse_duration("2s"), Ok(Duration::from_secs(2)));
-    assert_eq!(parse_duration("1m"), Ok(Duration::from_secs(60)));
-    for wrong in ["", "2", "s", "-1s", "2 s", "1h", "18446744073709551615m"] {
-        assert!(parse_duration(wrong).is_err(), "{wrong}");
-    }
-}
-
 #[tokio::test]
 async fn servers_start_stop_crash_and_come_back() {
     let folder = Folder::temporary("cachetag-devtest").expect("folder");

@@ -7,7 +7,7 @@ use cachetag_core::{InvalidationMessage, MessageError, Tag, Value as Known};
 use super::bumps::{TagSet, TransactionBumps};
 use super::catalog::{self, Catalog, Replacement};
 use super::graph::{Graph, TooWide};
-use super::metadata::{Entry, Metadata, MetadataError, MetadataTable};
+use super::metadata::{Entry, Metadata, MetadataError, MetadataTable, is_ours};
 use super::operation::{Marks, Operations};
 use super::relation::Relation;
 use super::row::{After, Before, OldRow, Row, Side};
@@ -131,7 +131,7 @@ impl Mapper {
             Dispatch::Rules(relation, rules, mut changes) => {
                 let row = After::insert(relation, new);
                 rules.iter().for_each(|rule| rule.insert(&row, &mut changes));
-                Ok(outcome(rules))
+                Ok(outcome(relation, rules))
             }
         }
     }
@@ -148,7 +148,7 @@ impl Mapper {
             Dispatch::Rules(relation, rules, mut changes) => {
                 let row = After::update(relation, old, new);
                 rules.iter().for_each(|rule| rule.update(&row, &mut changes));
-                Ok(outcome(rules))
+                Ok(outcome(relation, rules))
             }
         }
     }
@@ -160,7 +160,7 @@ impl Mapper {
             Dispatch::Rules(relation, rules, mut changes) => {
                 let row = Before { relation, old, new: None };
                 rules.iter().for_each(|rule| rule.delete(&row, &mut changes));
-                Ok(outcome(rules))
+                Ok(outcome(relation, rules))
             }
         }
     }
@@ -179,9 +179,9 @@ impl Mapper {
                 self.metadata_has_changed();
                 Ok(Outcome::Metadata)
             }
-            Dispatch::Rules(_, rules, mut changes) => {
+            Dispatch::Rules(relation, rules, mut changes) => {
                 rules.iter().for_each(|rule| rule.truncate(&mut changes));
-                Ok(outcome(rules))
+                Ok(outcome(relation, rules))
             }
         }
     }
@@ -302,8 +302,9 @@ fn compile(catalog: &Catalog, relation: &Relation) -> Vec<CompiledRule> {
         .collect()
 }
 
-fn outcome(rules: &[CompiledRule]) -> Outcome {
-    if rules.is_empty() { Outcome::Unbound } else { Outcome::Mapped }
+/// Other tables of the extension's schema mean nothing to a cache.
+fn outcome(relation: &Relation, rules: &[CompiledRule]) -> Outcome {
+    if rules.is_empty() && !is_ours(relation) { Outcome::Unbound } else { Outcome::Mapped }
 }
 
 /// A change of a row of the catalog: no old row for an insert, no new one for a delete.

@@ -25,7 +25,7 @@ impl MetadataTable {
     /// The catalog table that a relation is, if it is one.
     pub fn of(relation: &Relation) -> Option<Self> {
         let all = [Self::Rule, Self::Binding, Self::Dependency];
-        all.into_iter().find(|table| *relation.namespace == *NAMESPACE && *relation.name == *table.name())
+        all.into_iter().find(|table| is_ours(relation) && *relation.name == *table.name())
     }
 
     /// The query whose rows [`Metadata`] reads. All three have to run in one snapshot.
@@ -54,6 +54,11 @@ impl std::fmt::Display for MetadataTable {
     }
 }
 
+/// Whether a relation is in the extension's schema.
+pub(super) fn is_ours(relation: &Relation) -> bool {
+    *relation.namespace == *NAMESPACE
+}
+
 /// The catalog as it was read at the start.
 #[derive(Debug, Default)]
 pub struct Metadata {
@@ -79,11 +84,12 @@ impl Metadata {
     }
 }
 
-/// The catalog cannot be read, so nobody knows which tags the following changes touch. The way on is a new epoch.
+/// A row of the catalog that cannot be read. Nobody knows which tags the changes after it touch: the way on is a new epoch.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the rules could not be read: {table}, column {column}: {reason}")]
+#[error("the rules could not be read: {table}, row {id}, column {column}: {reason}")]
 pub struct MetadataError {
     table: MetadataTable,
+    id: String,
     column: &'static str,
     reason: MetadataReason,
 }
@@ -91,9 +97,9 @@ pub struct MetadataError {
 /// What is wrong with a value of the catalog.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum MetadataReason {
-    #[error("not in the log; the catalog's tables need REPLICA IDENTITY FULL: run SELECT cachetag.attach()")]
+    #[error("not in the log; the catalog's tables need REPLICA IDENTITY FULL, and the extension the daemon's version")]
     Unknown,
-    #[error("unexpected NULL; does the extension's version fit the daemon's?")]
+    #[error("unexpected NULL; is the extension of another version than the daemon?")]
     Null,
     #[error(transparent)]
     Text(#[from] TextError),
@@ -107,39 +113,45 @@ pub(super) enum MetadataReason {
 
 /// A row of one of the tables.
 pub(super) trait Entry: Sized {
+    const TABLE: MetadataTable;
+
     /// Reads a row and its id.
     fn read<'a>(value: &dyn Fn(&str) -> Known<'a>) -> Result<(i64, Self), MetadataError>;
 }
 
-/// One column of one row, for errors that name it.
-struct Field<'a> {
+/// A row as its columns' values by name.
+struct Fields<'f, 'a> {
     table: MetadataTable,
-    column: &'static str,
-    value: Known<'a>,
+    value: &'f dyn Fn(&str) -> Known<'a>,
 }
 
-impl<'a> Field<'a> {
+impl<'a> Fields<'_, 'a> {
     fn optional<T, E: Into<MetadataReason>>(
-        self,
+        &self,
+        column: &'static str,
         read: impl FnOnce(&'a [u8]) -> Result<T, E>,
     ) -> Result<Option<T>, MetadataError> {
-        match self.value {
+        match (self.value)(column) {
             Known::Null => Ok(None),
-            Known::Text(text) => read(text).map(Some).map_err(|reason| self.error(reason)),
-            Known::Unknown => Err(self.error(MetadataReason::Unknown)),
+            Known::Text(text) => read(text).map(Some).map_err(|reason| self.error(column, reason)),
+            Known::Unknown => Err(self.error(column, MetadataReason::Unknown)),
         }
     }
 
     fn required<T, E: Into<MetadataReason>>(
-        self,
+        &self,
+        column: &'static str,
         read: impl FnOnce(&'a [u8]) -> Result<T, E>,
     ) -> Result<T, MetadataError> {
-        let null = MetadataError { table: self.table, column: self.column, reason: MetadataReason::Null };
-        self.optional(read)?.ok_or(null)
+        self.optional(column, read)?.ok_or_else(|| self.error(column, MetadataReason::Null))
     }
 
-    fn error(&self, reason: impl Into<MetadataReason>) -> MetadataError {
-        MetadataError { table: self.table, column: self.column, reason: reason.into() }
+    fn error(&self, column: &'static str, reason: impl Into<MetadataReason>) -> MetadataError {
+        let id = match (self.value)("id") {
+            Known::Text(id) => String::from_utf8_lossy(id).into_owned(),
+            Known::Null | Known::Unknown => "unknown".to_owned(),
+        };
+        MetadataError { table: self.table, id, column, reason: reason.into() }
     }
 }
 
@@ -159,26 +171,28 @@ pub(super) struct Rule {
 }
 
 impl Entry for Rule {
+    const TABLE: MetadataTable = MetadataTable::Rule;
+
     fn read<'a>(value: &dyn Fn(&str) -> Known<'a>) -> Result<(i64, Self), MetadataError> {
-        let field = |column| Field { table: MetadataTable::Rule, column, value: value(column) };
-        let state = field("state").required(|raw| text::utf8(raw).map(str::to_owned))?;
+        let fields = Fields { table: Self::TABLE, value };
+        let state = fields.required("state", |raw| text::utf8(raw).map(str::to_owned))?;
         let mut rule = Self {
-            relation: field("relation").required(text::number)?,
-            template: field("template").required(|raw| Ok::<_, MetadataReason>(Template::parse(text::utf8(raw)?)?))?,
-            columns_that_matter: field("columns_that_matter").optional(names)?,
-            operations: field("operations").optional(Operations::parse)?.unwrap_or(Operations::ALL),
-            soft: field("soft").required(text::boolean)?,
+            relation: fields.required("relation", text::number)?,
+            template: fields.required("template", |raw| Ok::<_, MetadataReason>(Template::parse(text::utf8(raw)?)?))?,
+            columns_that_matter: fields.optional("columns_that_matter", names)?,
+            operations: fields.optional("operations", Operations::parse)?.unwrap_or(Operations::ALL),
+            soft: fields.required("soft", text::boolean)?,
             predicate: None,
             degraded: (state != "ok").then_some(state),
         };
         // A predicate that this version does not understand only costs precision.
-        if let Some(predicate) = field("predicate").optional(|raw| text::utf8(raw).map(Predicate::parse))? {
+        if let Some(predicate) = fields.optional("predicate", |raw| text::utf8(raw).map(Predicate::parse))? {
             match predicate {
                 Ok(predicate) => rule.predicate = Some(predicate),
                 Err(error) => rule.degraded = Some(error.to_string()),
             }
         }
-        Ok((field("id").required(text::number)?, rule))
+        Ok((fields.required("id", text::number)?, rule))
     }
 }
 
@@ -198,27 +212,31 @@ pub(super) struct Binding {
 }
 
 impl Entry for Binding {
+    const TABLE: MetadataTable = MetadataTable::Binding;
+
     fn read<'a>(value: &dyn Fn(&str) -> Known<'a>) -> Result<(i64, Self), MetadataError> {
-        let field = |column| Field { table: MetadataTable::Binding, column, value: value(column) };
+        let fields = Fields { table: Self::TABLE, value };
         let binding = Self {
-            rule: field("rule_id").required(text::number)?,
-            relation: field("relation").required(text::number)?,
+            rule: fields.required("rule_id", text::number)?,
+            relation: fields.required("relation", text::number)?,
         };
-        Ok((field("id").required(text::number)?, binding))
+        Ok((fields.required("id", text::number)?, binding))
     }
 }
 
 impl Entry for Dependency {
+    const TABLE: MetadataTable = MetadataTable::Dependency;
+
     fn read<'a>(value: &dyn Fn(&str) -> Known<'a>) -> Result<(i64, Self), MetadataError> {
-        let field = |column| Field { table: MetadataTable::Dependency, column, value: value(column) };
+        let fields = Fields { table: Self::TABLE, value };
         let dependency = Self {
-            parent: field("parent").required(tag)?,
-            child: field("child").required(tag)?,
-            soft: field("soft").required(text::boolean)?,
-            max_depth: field("max_depth").optional(text::number)?.unwrap_or(u32::MAX),
-            operations: field("operations").optional(Operations::parse)?.unwrap_or(Operations::ALL),
+            parent: fields.required("parent", tag)?,
+            child: fields.required("child", tag)?,
+            soft: fields.required("soft", text::boolean)?,
+            max_depth: fields.optional("max_depth", text::number)?.unwrap_or(u32::MAX),
+            operations: fields.optional("operations", Operations::parse)?.unwrap_or(Operations::ALL),
         };
-        Ok((field("id").required(text::number)?, dependency))
+        Ok((fields.required("id", text::number)?, dependency))
     }
 }
 
@@ -288,9 +306,12 @@ mod tests {
         let message = |changed: Columns<'_>| rule(changed).unwrap_err().to_string();
         assert!(
             message(&[("id", None)])
-                .starts_with("the rules could not be read: cachetag.rule, column id: unexpected NULL")
+                .starts_with("the rules could not be read: cachetag.rule, row unknown, column id: unexpected NULL")
         );
-        assert!(message(&[("soft", Some("maybe"))]).contains("cachetag.rule, column soft: \"maybe\" is not a boolean"));
+        assert!(
+            message(&[("soft", Some("maybe"))])
+                .contains("cachetag.rule, row 7, column soft: \"maybe\" is not a boolean")
+        );
         assert!(message(&[("template", Some("{id}"))]).contains("column template: template \"{id}\""));
         assert!(message(&[("operations", Some("{merge}"))]).contains("unknown operation \"merge\""));
         assert!(message(&[("columns_that_matter", Some("{NULL}"))]).contains("{NULL}"));
@@ -322,7 +343,7 @@ mod tests {
         let unlimited = read(MetadataTable::Dependency, columns, &[("max_depth", None)]).unwrap();
         assert_eq!(unlimited.dependencies, [(2, Dependency { max_depth: u32::MAX, ..expected })]);
         let error = read(MetadataTable::Dependency, columns, &[("child", Some("home page"))]).unwrap_err();
-        assert!(error.to_string().contains("cachetag.dependency, column child: tag \"home page\""), "{error}");
+        assert!(error.to_string().contains("cachetag.dependency, row 2, column child: tag \"home page\""), "{error}");
     }
 
     #[test]

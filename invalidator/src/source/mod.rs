@@ -3,6 +3,8 @@
 //! [`ConnectOptions`] → [`ReplicationConnection`] → [`Frame`]s ([`wire`]) → [`pgoutput`] messages; [`sql`] opens the ordinary
 //! connection to the same server.
 
+#![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test may fail"))]
+
 mod auth;
 mod commands;
 mod connection;

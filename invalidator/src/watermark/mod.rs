@@ -90,6 +90,11 @@ impl Watermark {
         }
     }
 
+    /// Nothing is published before Redis holds everything up to `position`.
+    pub fn hold_until(&mut self, position: Lsn) {
+        self.hold = self.hold.max(position);
+    }
+
     /// Begins the drain: the observation was made after the epoch had been opened.
     pub fn begin_drain(&mut self, snapshot: &Snapshot) {
         if !self.drained {

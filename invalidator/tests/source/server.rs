@@ -19,7 +19,7 @@ const HBA: &str = "\
 local   all  all                     trust
 host    all  md5user    samehost     md5
 host    all  clearuser  samehost     password
-host    all  gssuser    samehost     gss
+hostssl all  certuser   samehost     cert
 host    all  all        samehost     scram-sha-256
 ";
 
@@ -54,12 +54,14 @@ async fn encrypted() -> Server {
                 .setting("ssl", "on")
                 .setting("ssl_cert_file", "../server.crt")
                 .setting("ssl_key_file", "../server.key")
+                .setting("ssl_ca_file", "../ca.crt")
                 .setting("logical_decoding_work_mem", "64kB")
         },
         |folder| {
             authority(folder, "ca");
             authority(folder, "other");
-            signed(folder, "server", "ca", "DNS:localhost");
+            signed(folder, "server", "ca", "/CN=server");
+            signed(folder, "client", "ca", "/CN=certuser");
         },
     )
     .await;
@@ -67,8 +69,8 @@ async fn encrypted() -> Server {
     client
         .batch_execute(&format!(
             "CREATE ROLE scramuser LOGIN REPLICATION PASSWORD '{0}';
+             CREATE ROLE certuser LOGIN REPLICATION;
              CREATE ROLE clearuser LOGIN REPLICATION PASSWORD '{0}';
-             CREATE ROLE gssuser LOGIN REPLICATION;
              CREATE ROLE plainuser LOGIN PASSWORD '{0}';
              SET password_encryption = 'md5';
              CREATE ROLE md5user LOGIN REPLICATION PASSWORD '{0}';",
@@ -104,7 +106,7 @@ impl Server {
     /// The superuser over the Unix socket.
     pub fn local(&self, database: &str) -> ConnectOptions {
         let (folder, port) = (self.postgres.data().display(), self.port());
-        ConnectOptions::parse(&format!("host={folder} port={port} user=postgres dbname={database}")).unwrap()
+        ConnectOptions::parse(&format!("host={folder} port={port} user=postgres dbname='{database}'")).unwrap()
     }
 
     /// Somebody over TCP, with more parameters behind the database's name.
@@ -155,25 +157,11 @@ pub fn self_signed(folder: &Path, name: &str, subject_alt_name: &str) {
     openssl(folder, &command, name, &[]);
 }
 
-/// Makes a server's certificate that an authority has signed.
-fn signed(folder: &Path, name: &str, authority: &str, subject_alt_name: &str) {
-    let alt_name = format!("subjectAltName={subject_alt_name}");
+/// Makes a certificate for `localhost` that an authority has signed.
+fn signed(folder: &Path, name: &str, authority: &str, subject: &str) {
     let (ca, key) = (format!("{authority}.crt"), format!("{authority}.key"));
-    let command = [
-        "req",
-        "-x509",
-        "-newkey",
-        "rsa:2048",
-        "-nodes",
-        "-days",
-        "2",
-        "-subj",
-        "/CN=server",
-        "-addext",
-        &alt_name,
-        "-addext",
-        "basicConstraints=critical,CA:FALSE",
-    ];
+    let mut command = vec!["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", subject];
+    command.extend(["-addext", "subjectAltName=DNS:localhost", "-addext", "basicConstraints=critical,CA:FALSE"]);
     openssl(folder, &command, name, &["-CA", &ca, "-CAkey", &key]);
 }
 

@@ -52,7 +52,7 @@ async fn names_are_quoted() {
     let server = shared().await;
     server.database("Odd \"name\"", "CREATE PUBLICATION \"o'd\"\"d p\"").await;
     let mut connection = server.replication("Odd \"name\"").await;
-    let error = connection.create_slot("Bad\"Slot").await.unwrap_err();
+    let error = connection.create_slot("Bad Slot").await.unwrap_err();
     assert_eq!(error.server_error().unwrap().code, "42602", "the server saw the whole name: {error}");
     connection.create_slot("odd_slot").await.unwrap();
     let options = StartOptions::new("odd_slot").publication("o'd\"d p");

@@ -10,14 +10,19 @@ use crate::server::shared;
 
 /// The messages up to and including the n-th Commit, in a form that a test can compare.
 async fn messages(connection: &mut ReplicationConnection, commits: usize) -> Vec<String> {
-    let (mut parser, mut seen, mut out) = (Parser::new(), 0, Vec::new());
+    let (mut parser, mut seen, mut out) = (Parser::new(), 0, Vec::<String>::new());
     while seen < commits {
         let frame =
             timeout(Duration::from_secs(20), connection.recv()).await.expect("the server has more to say").unwrap();
         let Frame::XLogData(data) = frame else { continue };
         let message = parser.parse(&data.data).unwrap_or_else(|e| panic!("{e}: {:?}", data.data));
         seen += usize::from(matches!(message, Message::Commit(_)));
-        out.push(text(&message));
+        let text = text(&message);
+        // A server may describe a table again though it is as it was, and TRUNCATE makes it do so.
+        let again = matches!(message, Message::Relation(_) | Message::Type(_)) && out.contains(&text);
+        if !again {
+            out.push(text);
+        }
     }
     out
 }
@@ -154,7 +159,6 @@ async fn every_kind_of_change() {
         "message transactional cachetag: hard",
         "commit",
         "begin",
-        "type public.mood",
         "relation public.keyed default id* big mood",
         "insert (4,y,glad)",
         "commit",

@@ -56,6 +56,22 @@ async fn what_is_promised_is_kept() {
 }
 
 #[tokio::test]
+async fn a_certificate_of_our_own() {
+    let server = shared().await;
+    let (certificate, key) = (server.file("client.crt"), server.file("client.key"));
+    let with = format!("sslcert={}&sslkey={}", certificate.display(), key.display());
+    let options = |parameters: &str| {
+        let url = format!("postgres://certuser@localhost:{}/postgres?sslmode=require&{parameters}", server.port());
+        ConnectOptions::parse(&url).unwrap()
+    };
+    assert!(is_encrypted(&options(&with)).await);
+    let error = refused(&options("")).await;
+    assert!(error.is_authentication(), "{error:?}");
+    let error = refused(&options(&format!("sslcert={}&sslkey=/nowhere.key", certificate.display()))).await;
+    assert!(error.is_configuration() && error.to_string().contains("sslkey /nowhere.key"), "{error}");
+}
+
+#[tokio::test]
 async fn a_large_row_comes_through_tls() {
     let server = shared().await;
     let mut connection =
