@@ -13,9 +13,9 @@ use crate::{Cache, Put};
 /// Calls of `cachetag_get` in one pipeline.
 const PIPELINE: usize = 48;
 /// Misses of a pipeline that are filled.
-const FILLS: usize = 4;
+const FILLS: usize = 8;
 /// Bounds of staleness that readers ask for, in milliseconds.
-const MAX_LAGS: [u64; 5] = [5, 20, 100, 500, 2_000];
+const MAX_LAGS: [u64; 5] = [10, 50, 250, 1_000, 2_000];
 
 /// State, payload, token, lease, age.
 type Answer = (String, Option<String>, Option<String>, Option<String>, i64);
