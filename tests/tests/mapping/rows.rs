@@ -133,12 +133,13 @@ async fn the_primary_key_suffices_where_the_templates_need_no_more() {
 
 #[tokio::test]
 async fn an_unchanged_toast_value_is_precise_under_full_and_the_family_otherwise() {
+    // A row is taken apart when it is longer than two kilobytes, and `pad` has to stay in line.
     let value = "SELECT string_agg(md5(i::text), '') FROM generate_series(1, 12) i";
+    let table = "(id int PRIMARY KEY, n int, body text, pad text)";
     let stack = stack(&format!(
-        "CREATE TABLE f (id int PRIMARY KEY, body text, n int); ALTER TABLE f ALTER body SET STORAGE EXTERNAL;
-         CREATE TABLE p (id int PRIMARY KEY, body text, n int); ALTER TABLE p ALTER body SET STORAGE EXTERNAL;
-         ALTER TABLE f SET (toast_tuple_target = 128); ALTER TABLE p SET (toast_tuple_target = 128);
-         INSERT INTO f VALUES (1, ({value}), 0); INSERT INTO p SELECT * FROM f;
+        "CREATE TABLE f {table}; ALTER TABLE f ALTER body SET STORAGE EXTERNAL, ALTER pad SET STORAGE PLAIN;
+         CREATE TABLE p {table}; ALTER TABLE p ALTER body SET STORAGE EXTERNAL, ALTER pad SET STORAGE PLAIN;
+         INSERT INTO f VALUES (1, 0, ({value}), repeat('x', 1900)); INSERT INTO p SELECT * FROM f;
          SELECT cachetag.track('f', ARRAY['f:{{body}}'], identity => 'full');
          SELECT cachetag.track('p', ARRAY['p:{{body}}'], identity => 'family');"
     ))

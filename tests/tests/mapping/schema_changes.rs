@@ -1,8 +1,10 @@
 //! ALTER TABLE and its kin under tracked tables.
 
-use cachetag_tests::{DaemonOptions, Stack, StackOptions};
+use std::time::Duration;
 
-use crate::bumps::{bumps, stack, tags};
+use cachetag_tests::{Daemon, DaemonOptions, Stack, StackOptions, eventually};
+
+use crate::bumps::{bumped_since, bumps, log_end, stack, tags};
 
 #[tokio::test]
 async fn rules_follow_renames_of_tables_and_columns() {
@@ -16,7 +18,7 @@ async fn rules_follow_renames_of_tables_and_columns() {
     let found = bumps(&stack, &format!("BEGIN; {changes}; COMMIT")).await;
     assert!(found.contains("t:1") || found.contains("t:*"), "{found:?}");
     assert!(found.is_superset(&tags(["g:1", "g:2"])) || found.contains("g:*"), "{found:?}");
-    assert_eq!(bumps(&stack, "UPDATE u SET \"Gruppe {1}\" = 3").await, tags(["t:1", "g:2", "g:3"]));
+    assert_eq!(bumps(&stack, "UPDATE u SET \"Gruppe {1}\" = 3").await, tags(["g:2", "g:3"]));
     assert_eq!(bumps(&stack, "UPDATE u SET remark = 'x'").await, tags(["t:1", "g:3"]));
     assert_eq!(bumps(&stack, "UPDATE u SET id = 2").await, tags([]), "the predicate followed too");
     let computed = "SELECT array_to_string(cachetag.tags_of('u', ROW(7, 8, 'y')::u), '|')";
@@ -81,7 +83,6 @@ async fn rewrites_and_what_changes_contents_without_rows_bump_the_families() {
         "ALTER TABLE t ADD e int GENERATED ALWAYS AS (id + 1) STORED",
         "ALTER TYPE mood RENAME VALUE 'happy' TO 'glad'",
         "ALTER TABLE t DROP c",
-        "ALTER TABLE t SET UNLOGGED; ALTER TABLE t SET LOGGED",
     ];
     for sql in cases {
         let found = bumps(&stack, sql).await;
@@ -116,26 +117,22 @@ async fn a_database_dumped_and_restored_works_with_a_new_daemon() {
     let rules = client.query("SELECT template FROM cachetag.rules ORDER BY 1", &[]).await.expect("rules");
     assert_eq!(rules.iter().map(|row| row.get(0)).collect::<Vec<String>>(), ["e:{id}", "g:{grp}", "t:{id}"]);
     let log = stack.folder().join("daemon-of-restored.log");
-    let daemon = cachetag_tests::Daemon::start(&restored, &stack.redis_url(), &log, DaemonOptions::new());
-    let place = crate::bumps::log_end(&stack).await;
-    let change = "UPDATE t SET grp = 2; INSERT INTO e VALUES (7, 1)";
-    client.batch_execute(change).await.expect(change);
-    // Which position covers it is told by the old database of the same cluster.
-    wait_for_epoch_and(&stack).await;
-    let found = crate::bumps::bumped_since(&stack, &place).await;
-    if !found.is_empty() {
-        assert!(found.is_superset(&tags(["t:1", "g:1", "g:2", "home", "e:7"])), "{found:?}");
-    }
-    let place = crate::bumps::log_end(&stack).await;
+    let daemon = Daemon::start(&restored, &stack.redis_url(), &log, DaemonOptions::new());
+    let identity = "SELECT relreplident::text FROM pg_class WHERE oid = 'e1'::regclass";
+    assert_eq!(client.query_one(identity, &[]).await.expect(identity).get::<_, String>(0), "d", "as it was");
+    // It opens an epoch, in the same Redis.
+    eventually("the new daemon's slot", Duration::from_secs(30), async || {
+        let slot =
+            stack.values("SELECT slot_name FROM pg_replication_slots WHERE database = 'restored' AND active").await;
+        (!slot.is_empty()).then_some(())
+    })
+    .await;
+    stack.wait_caught_up_now().await;
+    let place = log_end(&stack).await;
     client.batch_execute("UPDATE t SET grp = 3; DELETE FROM e").await.expect("changes");
     stack.wait_caught_up_now().await;
-    assert_eq!(crate::bumps::bumped_since(&stack, &place).await, tags(["t:1", "g:2", "g:3", "home", "e:7"]));
+    assert_eq!(bumped_since(&stack, &place).await, tags(["t:1", "g:2", "g:3", "home", "e:7"]));
     drop(daemon);
-}
-
-/// The daemon of another database opens an epoch of its own; what was flushed now is covered then.
-async fn wait_for_epoch_and(stack: &Stack) {
-    stack.wait_caught_up_now().await;
 }
 
 #[tokio::test]

@@ -28,7 +28,7 @@ const TYPES: &[(&str, &[&str])] = &[
     ("numeric(6,2)", &["1.5"]),
     ("real", &["0.1", "1e-30", "'Infinity'"]),
     ("double precision", &["0.1::float8 + 0.2", "1e300", "'NaN'", "'-0'"]),
-    ("money", &["1234.5::numeric::money", "-0.01::numeric::money"]),
+    ("money", &["1234.5::numeric::money", "(-0.01)::numeric::money"]),
     ("text", &["''", "'a:b %*{}'", "E'line\\nfeed\\ttab'", "'größer 你好 🦀'"]),
     ("varchar(10)", &["'abc'"]),
     ("char(5)", &["'ab'"]),
