@@ -25,6 +25,7 @@
 
 mod cache;
 mod daemon;
+pub mod differential;
 mod load;
 mod stack;
 mod template;
