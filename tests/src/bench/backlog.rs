@@ -25,8 +25,9 @@ impl Backlog {
             .map(|writer| {
                 let count = transactions / WRITERS + u32::from(writer < transactions % WRITERS);
                 let sql = format!(
-                    "DO $$ BEGIN FOR i IN 1..{count} LOOP
-                     UPDATE products SET price = price + 1 WHERE id = 1 + floor(random() * {PRODUCTS})::int; COMMIT;
+                    "DO $$ DECLARE product int; BEGIN FOR i IN 1..{count} LOOP
+                     product := 1 + floor(random() * {PRODUCTS});
+                     UPDATE products SET price = price + 1 WHERE id = product; COMMIT;
                  END LOOP; END $$"
                 );
                 let connecting = stack.postgres.connect(crate::DATABASE);
