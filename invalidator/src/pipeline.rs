@@ -40,7 +40,7 @@ const FAREWELL: Duration = Duration::from_secs(5);
 /// What a call to Redis was for.
 enum Call {
     Apply { to: Lsn, commits: usize },
-    Advance { to: Lsn },
+    Advance { to: Lsn, published: bool },
 }
 
 type LookFuture = Pin<Box<dyn Future<Output = Result<(u64, Look), SessionError>>>>;
@@ -339,9 +339,13 @@ impl Pipeline {
                 None => self.position.max(self.watermark.received()),
                 Some(_) => self.position,
             };
-            if let Some(advance) = self.watermark.advance(to) {
-                let call = self.sink.advance(self.epoch, self.position, to, Some(advance));
-                self.calls.push(Call::Advance { to }, call);
+            let advance = self.watermark.advance(to);
+            // Without a watermark too, Redis moves past the position at which rules were read: acknowledgements wait for that, and in
+            // strict mode the very transaction that an epoch's first watermark waits for may be waiting for one.
+            let passes_metadata = self.watermark.is_held(self.position) && !self.watermark.is_held(to);
+            if advance.is_some() || passes_metadata {
+                let call = self.sink.advance(self.epoch, self.position, to, advance);
+                self.calls.push(Call::Advance { to, published: advance.is_some() }, call);
                 self.position = to;
             }
         }
@@ -361,9 +365,11 @@ impl Pipeline {
                 // By now the commits are most likely visible.
                 self.look_at(Instant::now().max(self.looked + LOOK_INTERVAL));
             }
-            Call::Advance { to } => {
+            Call::Advance { to, published } => {
                 self.applied = to;
-                on_watermark();
+                if published {
+                    on_watermark();
+                }
             }
         }
         self.watermark.applied(self.applied);

@@ -95,6 +95,11 @@ impl Watermark {
         self.hold = self.hold.max(position);
     }
 
+    /// Would a Redis at `position` hold everything back?
+    pub fn is_held(&self, position: Lsn) -> bool {
+        position < self.hold
+    }
+
     /// Begins the drain: the observation was made after the epoch had been opened.
     pub fn begin_drain(&mut self, snapshot: &Snapshot) {
         if !self.drained {
@@ -157,7 +162,7 @@ impl Watermark {
 
     /// The watermark if Redis held everything up to `applied`; `None` while nothing may be published.
     fn reachable(&self, applied: Lsn) -> Option<Lsn> {
-        if !self.drained || applied < self.hold {
+        if !self.drained || self.is_held(applied) {
             return None;
         }
         let visible = self.pending.front().map_or(self.received, |commit| commit.before);
@@ -189,7 +194,7 @@ impl Watermark {
     /// Up to where the slot may be acknowledged: what Redis holds and, unless commits wait for that very acknowledgement, what is
     /// visible too, so that a restart finds every commit that it has not shown visible in the stream again.
     pub fn acknowledge(&self) -> Option<Lsn> {
-        if self.applied < self.hold {
+        if self.is_held(self.applied) {
             return None;
         }
         if self.synchronous {
