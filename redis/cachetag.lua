@@ -794,10 +794,32 @@ local function span(from, to)
   if to < from then fail('to', to .. ' is below from ' .. from) end
 end
 
--- The arguments of cachetag_apply from the fourth on: tags, each with the last version that bumps it, hard and soft.
+-- Takes the tags among the arguments first to last; v, which bumps them, is above that of any tag taken before. One pattern tells nearly
+-- always both that a tag is canonical and its family.
+local function take(list, args, first, last, v)
+  local names, at, members, n = list.names, list.at, list.members, #list.names
+  for t = first, last do
+    local tag = args[t]
+    local family = #tag <= TAG_BYTES - 2 and match(tag, '^([a-z0-9_.A-Z-]+):[a-z0-9:_.A-Z-]*$')
+    if not family then
+      checked_tag('tags', tag)
+      family = match(tag, '^[^:]+')
+    end
+    if not at[tag] then
+      n = n + 1
+      names[n] = tag
+    end
+    at[tag] = v
+    members[family] = v
+    members['*'] = v
+  end
+end
+
+-- The arguments of cachetag_apply from the fourth on: tags, each with the last version that bumps it, hard and soft, and the same of the
+-- families with a member among them.
 local function read_groups(args, from, to)
-  local hard = { names = {}, at = {} }
-  local soft = { names = {}, at = {} }
+  local hard = { names = {}, at = {}, members = {} }
+  local soft = { names = {}, at = {}, members = {} }
   local i, n, last = 4, #args, from
   while i <= n do
     local v = version('version', args[i])
@@ -809,78 +831,67 @@ local function read_groups(args, from, to)
     if i + nhard + nsoft - 1 > n then
       fail('nhard, nsoft', format('%.0f and %.0f tags announced, %d arguments left', nhard, nsoft, n - i + 1))
     end
-    for t = i, i + nhard + nsoft - 1 do
-      local tag = args[t]
-      local list = t < i + nhard and hard or soft
-      if not list.at[tag] then
-        checked_tag('tags', tag)
-        list.names[#list.names + 1] = tag
-      end
-      list.at[tag] = v
-    end
+    take(hard, args, i, i + nhard - 1, v)
+    take(soft, args, i + nhard, i + nhard + nsoft - 1, v)
     i = i + nhard + nsoft
   end
   return hard, soft
 end
 
--- Adds to `bumps` (key → version) what the tags of one kind, hard or soft, bump, and to `keys` the keys that are new there.
-local function spread(prefix, list, bumps, known, keys)
-  local n, tag_prefix, members = #keys, prefix .. 't:', {}
-  local newest
-  for i = 1, #list.names do
-    local tag = list.names[i]
-    local v = list.at[tag]
-    if tag ~= '*' then
-      local key = tag_prefix .. tag
-      bumps[key] = v
-      if not known[key] then
-        known[key] = true
-        n = n + 1
-        keys[n] = key
-      end
-      local family = match(tag, '^[^:]+')
-      local before = members[family]
-      if not before or before < v then members[family] = v end
-    end
-    if not newest or newest < v then newest = v end
-  end
-  members['*'] = newest
-  for family, v in pairs(members) do
-    local key = prefix .. 'a:' .. family
-    bumps[key] = v
-    if not known[key] then
-      known[key] = true
-      n = n + 1
-      keys[n] = key
-    end
-  end
-end
-
--- Moves the versions of the registered ones among `keys`; a version never falls. Returns how many tags (not families' members) were moved.
-local function bump(prefix, keys, hard, soft, epoch)
-  local values, moved = mget(keys), 0
-  local tag_kind = #prefix + 1
-  for i = 1, #keys do
-    local value = values[i]
-    if value then
-      local key = keys[i]
-      local h, s = hard[key], soft[key]
-      local old_h, old_s = tag_versions(value)
-      if not old_h or sub(old_s or old_h, 1, 10) > epoch then
-        h, s = h or s, s     -- not ours: nothing is known of it but this bump, which then counts as hard
-        if s and s > h then h = s end
-      else
-        if not h or old_h > h then h = old_h end
-        if not s or (old_s and old_s > s) then s = old_s end
-      end
-      local new = s and s > h and h .. ' ' .. s or h
-      if new ~= value then
-        call('SET', key, new, 'XX', 'KEEPTTL')
-        if byte(key, tag_kind) == 116 then moved = moved + 1 end
+-- Moves the versions of the registered ones among the keys that begin with `prefix` and end with what is in `hard` and `soft`; a version
+-- never falls. Returns how many were moved.
+local function bump(prefix, names, hard, soft, epoch)
+  local moved = 0
+  for first = 1, #names, CHUNK do
+    local count, keys = min(CHUNK, #names - first + 1), {}
+    for i = 1, count do keys[i] = prefix .. names[first + i - 1] end
+    local values = call('MGET', unpack(keys))
+    for i = 1, count do
+      local value = values[i]
+      if value then
+        local name = names[first + i - 1]
+        local h, s = hard[name], soft[name]
+        local old_h, old_s = tag_versions(value)
+        if not old_h or sub(old_s or old_h, 1, 10) > epoch then
+          h, s = h or s, s     -- not ours: nothing is known of it but this bump, which then counts as hard
+          if s and s > h then h = s end
+        else
+          if not h or old_h > h then h = old_h end
+          if not s or (old_s and old_s > s) then s = old_s end
+        end
+        local new = s and s > h and h .. ' ' .. s or h
+        if new ~= value then
+          call('SET', keys[i], new, 'XX', 'KEEPTTL')
+          moved = moved + 1
+        end
       end
     end
   end
   return moved
+end
+
+-- The names that have a key: those of both kinds, each once, without "*", whose key is the floor.
+local function names_of_keys(hard, soft)
+  if #soft.names == 0 and not hard.at['*'] then return hard.names end
+  local names = {}
+  for i = 1, #hard.names do
+    if hard.names[i] ~= '*' then names[#names + 1] = hard.names[i] end
+  end
+  for i = 1, #soft.names do
+    local name = soft.names[i]
+    if name ~= '*' and not hard.at[name] then names[#names + 1] = name end
+  end
+  return names
+end
+
+-- The families with a changed member of either kind.
+local function families(hard, soft)
+  local names = {}
+  for family in pairs(hard.members) do names[#names + 1] = family end
+  for family in pairs(soft.members) do
+    if not hard.members[family] then names[#names + 1] = family end
+  end
+  return names
 end
 
 -- Appends one record to the log and cuts the log when it is too long. Returns the state's new log_from, log_len and log_bytes.
@@ -944,11 +955,10 @@ local function cachetag_apply(keys, args)
 
   local change, moved = { 'applied', to }, 0
   if #hard.names > 0 or #soft.names > 0 then
-    local hard_bumps, soft_bumps, known, bumped = {}, {}, {}, {}
-    spread(prefix, hard, hard_bumps, known, bumped)
-    spread(prefix, soft, soft_bumps, known, bumped)
     local log_from, length, bytes = append(prefix, s, from, to, hard, soft)
-    moved = bump(prefix, bumped, hard_bumps, soft_bumps, sub(to, 1, 10))
+    local epoch = sub(to, 1, 10)
+    moved = bump(prefix .. 't:', names_of_keys(hard, soft), hard.at, soft.at, epoch)
+    bump(prefix .. 'a:', families(hard, soft), hard.members, soft.members, epoch)
     change = { 'applied', to, 'log_from', log_from, 'log_len', length, 'log_bytes', format('%.0f', bytes) }
     local floor, soft_floor = hard.at['*'], soft.at['*']
     if floor and (not s.floor or floor > s.floor) then
