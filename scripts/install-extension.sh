@@ -1,19 +1,23 @@
-#!/usr/bin/env bash
-# Installs the extension that was built last into the folders of one PostgreSQL: scripts/install-extension.sh [pg_config]
-set -euo pipefail
-cd "$(dirname "$0")/.."
-pg_config=${1:-${PG_CONFIG:-pg_config}}
-library=${CARGO_TARGET_DIR:-target}/release/libcachetag.so
-version=$(sed -n "s/^default_version = '\(.*\)'/\1/p" extension/cachetag.control)
-[ -f "$library" ] || { echo "$library is missing: run make build first" >&2; exit 1; }
-libdir=$("$pg_config" --pkglibdir)
-sharedir=$("$pg_config" --sharedir)/extension
-# A new file, not new bytes in the old one: running servers have the old one mapped.
-install -d "$libdir" "$sharedir"
+#!/bin/sh
+# Installs the built extension: the library, the control file and the SQL, into the folders that pg_config names.
+# usage: scripts/install-extension.sh [pg_config]     before it: PGRX_PG_CONFIG_PATH=<pg_config> cargo build --release -p cachetag
+set -eu
+root=$(cd "$(dirname "$0")/.." && pwd)
+pg_config=${1:-pg_config}
+library=${CARGO_TARGET_DIR:-$root/target}/release/libcachetag.so
+[ -f "$library" ] || { echo "$library is missing: PGRX_PG_CONFIG_PATH=$pg_config cargo build --release -p cachetag" >&2; exit 1; }
+libdir=${DESTDIR:-}$("$pg_config" --pkglibdir)
+extdir=${DESTDIR:-}$("$pg_config" --sharedir)/extension
+version=$(sed -n "s/^default_version = '\(.*\)'/\1/p" "$root/extension/cachetag.control")
+
+mkdir -p "$libdir" "$extdir"
+# A new file under the old name: servers that have the old library mapped keep it.
 install -m 755 "$library" "$libdir/libcachetag.so.new"
-mv -f "$libdir/libcachetag.so.new" "$libdir/libcachetag.so"
-install -m 644 extension/cachetag.control "$sharedir/cachetag.control"
-cat sql/[0-9][0-9]-*.sql > "$sharedir/cachetag--$version.sql.new"
-chmod 644 "$sharedir/cachetag--$version.sql.new"
-mv -f "$sharedir/cachetag--$version.sql.new" "$sharedir/cachetag--$version.sql"
-echo "installed cachetag $version into $libdir and $sharedir"
+mv "$libdir/libcachetag.so.new" "$libdir/libcachetag.so"
+install -m 644 "$root/extension/cachetag.control" "$extdir/cachetag.control"
+# One script a version is what PostgreSQL wants; chapters of it are what people want to read.
+script=$(mktemp)
+cat "$root"/sql/[0-9][0-9]-*.sql >"$script"
+install -m 644 "$script" "$extdir/cachetag--$version.sql"
+rm -f "$script"
+echo "cachetag $version: $libdir/libcachetag.so, $extdir/cachetag--$version.sql"

@@ -1,83 +1,96 @@
-//! Errors with their SQLSTATE and a hint, raised at the boundary.
+//! What the functions of the extension refuse, and how PostgreSQL hears of it.
 
-use std::fmt::Display;
-
+use cachetag_core::{PredicateError, TagError, TemplateError, VersionError};
 use pgrx::pg_sys::panic::ErrorReport;
-use pgrx::{PgLogLevel, PgSqlErrorCode};
+use pgrx::{PgSqlErrorCode, function_name, spi};
 
-/// What is wrong with a call.
+/// Everything that goes wrong here, in the words of whoever called the function.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Error {
-    #[error("{0}")]
-    Tag(#[from] cachetag_core::TagError),
-    #[error("{0}")]
-    Template(#[from] cachetag_core::TemplateError),
-    #[error("{0}")]
-    Predicate(#[from] cachetag_core::PredicateError),
-    #[error("token {token:?} is not a version")]
-    Token { token: String },
-    #[error("table {relation} is not tracked")]
-    NotTracked { relation: String },
-    #[error("the row has no column {column:?}, which a rule of {relation} needs")]
-    NoColumn { column: String, relation: String },
-    #[error("the argument is not JSON: {0}")]
-    Json(#[from] serde_json::Error),
-    #[error("the number of literals does not match the predicate's")]
-    Literals,
-    #[error("{0}")]
-    Spi(#[from] pgrx::spi::SpiError),
-    #[error("an aggregate's function was called outside of an aggregate")]
-    NoAggregate,
+pub enum Error {
+    #[error(transparent)]
+    Tag(#[from] TagError),
+    #[error(transparent)]
+    Template(#[from] TemplateError),
+    #[error(transparent)]
+    Predicate(#[from] PredicateError),
+    #[error("malformed token: {0}")]
+    Token(VersionError),
+    #[error("column \"{column}\" of table {table} does not exist")]
+    NoSuchColumn { column: String, table: String, columns: String },
+    #[error("a predicate cannot compare column \"{column}\", which is of type {type_name}")]
+    PredicateType { column: String, type_name: String },
+    #[error("a predicate cannot compare column \"{column}\": its collation is not deterministic")]
+    PredicateCollation { column: String },
+    #[error("the row has no column \"{column}\", which the rules of table {table} need")]
+    RowColumn { column: String, table: String },
+    #[error("column \"{column}\" is of type {found} in the row and of type {expected} in table {table}")]
+    RowType { column: String, table: String, found: String, expected: String },
+    #[error("the types of the arguments are not known")]
+    UnknownArguments,
+    #[error("max_depth must be at least 1, not {0}")]
+    MaxDepth(i32),
+    #[error(transparent)]
+    Spi(#[from] spi::Error),
 }
 
+/// The result of everything that can be refused.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
 impl Error {
-    fn code(&self) -> PgSqlErrorCode {
+    fn sqlstate(&self) -> PgSqlErrorCode {
+        use PgSqlErrorCode::*;
         match self {
-            Error::Tag(_) | Error::Template(_) | Error::Predicate(_) | Error::Token { .. } | Error::Json(_) => {
-                PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE
-            }
-            Error::NotTracked { .. } => PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
-            Error::NoColumn { .. } => PgSqlErrorCode::ERRCODE_UNDEFINED_COLUMN,
-            Error::Literals | Error::Spi(_) | Error::NoAggregate => PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
+            Error::Tag(_) | Error::Token(_) => ERRCODE_INVALID_TEXT_REPRESENTATION,
+            Error::Template(_) | Error::Predicate(_) => ERRCODE_SYNTAX_ERROR,
+            Error::NoSuchColumn { .. } | Error::RowColumn { .. } => ERRCODE_UNDEFINED_COLUMN,
+            Error::PredicateType { .. } | Error::PredicateCollation { .. } => ERRCODE_FEATURE_NOT_SUPPORTED,
+            Error::RowType { .. } => ERRCODE_DATATYPE_MISMATCH,
+            Error::UnknownArguments => ERRCODE_INDETERMINATE_DATATYPE,
+            Error::MaxDepth(_) => ERRCODE_INVALID_PARAMETER_VALUE,
+            Error::Spi(_) => ERRCODE_INTERNAL_ERROR,
         }
     }
 
     fn hint(&self) -> Option<String> {
-        Some(match self {
-            Error::Tag(_) => "Build tags with cachetag.tag(family, part, …): it encodes what needs to be.".into(),
-            Error::Template(_) => "A template is a tag with column names in braces, such as product:{id}.".into(),
-            Error::Predicate(_) => {
-                "A predicate is column = 'x', <>, [NOT] IN (…), IS [NOT] NULL, joined by AND.".into()
+        let hint = match self {
+            Error::Tag(_) => "cachetag.tag(family, parts...) writes a tag as it has to be.".into(),
+            Error::Template(_) => {
+                "A template is a tag with column names in braces, for example 'product:{id}' or 'products'.".into()
             }
-            Error::Token { .. } => "Pass the token that cachetag_get gave, as it is.".into(),
-            Error::NotTracked { relation } => {
-                format!("What depends on it would never be invalidated. Run: SELECT cachetag.track('{relation}', …);")
+            Error::Predicate(_) => "A predicate is comparisons of columns with literals joined by AND, for example \
+                 'status IN (''new'', ''paid'') AND deleted_at IS NULL'."
+                .into(),
+            Error::Token(_) => {
+                "Pass the token of the cache's answer as it is: ten digits, a dot, twenty digits.".into()
             }
-            Error::NoColumn { .. } => {
-                "Pass whole rows of the table, or select the columns that its templates name.".into()
+            Error::NoSuchColumn { columns, .. } => format!("The table has the columns {columns}."),
+            Error::PredicateType { .. } => "Values of the type may be equal and look different. Use a column of type boolean, \
+                 integer, oid, text, varchar, uuid, date or of an enum, or leave the predicate out."
+                .into(),
+            Error::PredicateCollation { .. } => {
+                "Values that look different may be equal. Leave the column out of the predicate.".into()
             }
-            Error::Json(_) | Error::Literals | Error::Spi(_) | Error::NoAggregate => return None,
-        })
+            Error::RowColumn { .. } => {
+                "Pass the whole row, for example cachetag.tags_of('products', p) FROM products p, or select the column too."
+                    .into()
+            }
+            Error::RowType { expected, .. } => {
+                format!("Its text could be another than the table's. Cast it to {expected}, or pass the row of the table.")
+            }
+            Error::UnknownArguments => "Call the function from SQL with arguments of known types.".into(),
+            Error::MaxDepth(_) => "A dependency with max_depth 1 is followed from the changed tag only.".into(),
+            Error::Spi(_) => return None,
+        };
+        Some(hint)
     }
 }
 
-/// Raises the error in PostgreSQL, or passes the value on.
-pub(crate) fn raise<T, E: Into<Error>>(result: Result<T, E>) -> T {
-    match result {
-        Ok(value) => value,
-        Err(error) => report(&error.into()),
+impl From<Error> for ErrorReport {
+    fn from(error: Error) -> ErrorReport {
+        let report = ErrorReport::new(error.sqlstate(), error.to_string(), function_name!());
+        match error.hint() {
+            Some(hint) => report.set_hint(hint),
+            None => report,
+        }
     }
-}
-
-fn report(error: &Error) -> ! {
-    let mut report = ErrorReport::new(error.code(), shown(error), "cachetag");
-    if let Some(hint) = error.hint() {
-        report = report.set_hint(hint);
-    }
-    report.report(PgLogLevel::ERROR);
-    unreachable!("an ERROR does not return")
-}
-
-fn shown(error: &dyn Display) -> String {
-    error.to_string()
 }

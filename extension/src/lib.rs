@@ -1,14 +1,25 @@
 //! The cachetag PostgreSQL extension: which cache tags a table, a row or a query stands for.
 //!
-//! SQL lives in `sql/`; what is here are the functions that it declares with `LANGUAGE c`. Tags, templates and versions are
-//! `cachetag_core`'s, so that a query and the daemon compute the same bytes.
+//! What needs the server's internals or the grammar of `cachetag-core` is here, a concern a module; everything else is SQL, in `sql/`, which also
+//! declares the functions of this library.
+
+// ErrorReport is what pgrx takes at the boundary, large as it is; it is made once, when a call fails.
+#![allow(clippy::result_large_err)]
 
 mod agg;
+mod catalog;
+mod column;
 mod error;
-mod keys;
+mod graph;
+mod key;
+mod message;
+mod predicate;
 mod render;
 mod rules;
+mod settings;
+mod snapshot;
 mod tags;
+mod template;
 mod token;
 
 pgrx::pg_module_magic!(name, version);

@@ -1,0 +1,127 @@
+//! What a backend keeps of the rules, and when it forgets it.
+//!
+//! The triggers of the catalog's tables send a relcache invalidation of `cachetag.rule`; changes of the tables themselves send their own. Every
+//! backend hears of both before its next look at the rules, as it does for PostgreSQL's own caches.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeSet, HashMap};
+use std::rc::Rc;
+
+use pgrx::prelude::*;
+
+use super::TableRules;
+use crate::error::Result;
+use crate::snapshot::{self, Seen};
+
+/// A partition falls under the rules of all its ancestors.
+const RULES_OF: &std::ffi::CStr = c"
+    WITH RECURSIVE up(relation) AS (
+        SELECT $1
+      UNION
+        SELECT i.inhparent FROM pg_catalog.pg_inherits i, up WHERE i.inhrelid OPERATOR(pg_catalog.=) up.relation)
+    SELECT r.template, r.family, r.predicate, (r.state OPERATOR(pg_catalog.=) 'ok')::pg_catalog.text
+      FROM cachetag.rule r, up WHERE r.relation OPERATOR(pg_catalog.=) up.relation
+     ORDER BY r.id";
+
+/// Relations whose rules are kept; beyond that everything is forgotten.
+const MAX_TABLES: usize = 1000;
+
+#[derive(Default)]
+struct Cache {
+    tables: HashMap<pg_sys::Oid, Rc<TableRules>>,
+    /// The state of [`GENERATION`] under which the tables were read.
+    generation: u64,
+    is_registered: bool,
+}
+
+thread_local! {
+    static CACHE: RefCell<Cache> = RefCell::default();
+    /// Counts what has been heard. A callback cannot fail, so it does no more than this.
+    static GENERATION: Cell<u64> = const { Cell::new(1) };
+    /// Relations whose change matters: the tables that are kept and `cachetag.rule`.
+    static WATCHED: RefCell<BTreeSet<u32>> = const { RefCell::new(BTreeSet::new()) };
+}
+
+/// The rules of a table.
+pub fn rules_of(table: pg_sys::Oid) -> Result<Rc<TableRules>> {
+    let known = CACHE.with_borrow_mut(|cache| {
+        if !cache.is_registered {
+            // SAFETY: the callback lives as long as the library, which is never unloaded.
+            unsafe { pg_sys::CacheRegisterRelcacheCallback(Some(on_relcache_invalidation), pg_sys::Datum::from(0)) };
+            cache.is_registered = true;
+        }
+        let now = GENERATION.get();
+        if cache.generation != now || cache.tables.len() >= MAX_TABLES {
+            cache.tables.clear();
+            WATCHED.take();
+            cache.generation = now;
+        }
+        cache.tables.get(&table).cloned()
+    });
+    if let Some(rules) = known {
+        return Ok(rules);
+    }
+    let rule_table = snapshot::own_table(c"rule");
+    // Watched before they are read: what changes in between must not be missed.
+    watch(table);
+    watch(rule_table);
+    let generation = GENERATION.get();
+    let rules = Rc::new(read(table)?);
+    CACHE.with_borrow_mut(|cache| {
+        if cache.generation == generation && GENERATION.get() == generation {
+            cache.tables.insert(table, Rc::clone(&rules));
+        }
+    });
+    Ok(rules)
+}
+
+fn read(table: pg_sys::Oid) -> Result<TableRules> {
+    let mut rules = TableRules::default();
+    for row in snapshot::select(RULES_OF, table, Seen::Now)? {
+        let [template, family, predicate, is_ok] = row.as_slice() else { continue };
+        let text = |column: &Option<String>| column.clone().unwrap_or_default();
+        rules.add(&text(template), &text(family), predicate.as_deref(), is_ok.as_deref() == Some("true"), table);
+    }
+    Ok(rules)
+}
+
+fn watch(relation: pg_sys::Oid) {
+    if relation != pg_sys::InvalidOid {
+        WATCHED.with_borrow_mut(|watched| watched.insert(relation.to_u32()));
+    }
+}
+
+/// Called by the server for every relation whose definition may have changed; `InvalidOid` is all of them.
+#[pg_guard]
+unsafe extern "C-unwind" fn on_relcache_invalidation(_argument: pg_sys::Datum, relation: pg_sys::Oid) {
+    let matters = relation == pg_sys::InvalidOid
+        || WATCHED.with(|watched| match watched.try_borrow() {
+            Ok(watched) => watched.contains(&relation.to_u32()),
+            Err(_) => true,
+        });
+    if matters {
+        GENERATION.set(GENERATION.get() + 1);
+    }
+}
+
+/// Trigger on the tables of the catalog: every backend forgets the rules that it keeps once this transaction commits.
+#[pg_trigger]
+fn rules_changed<'a>(
+    _: &'a pgrx::PgTrigger<'a>,
+) -> Result<Option<PgHeapTuple<'a, AllocatedByRust>>, pgrx::PgTriggerError> {
+    let rule_table = snapshot::own_table(c"rule");
+    if rule_table != pg_sys::InvalidOid {
+        // SAFETY: queues a message for the commit; the relation exists.
+        unsafe { pg_sys::CacheInvalidateRelcacheByRelid(rule_table) };
+    }
+    Ok(None)
+}
+
+/// Are there rules of the table that the statement does not see, because its transaction's snapshot is older than they are?
+#[pg_extern(sql = false)]
+fn has_unseen_rules() -> Result<bool, pg_sys::panic::ErrorReport> {
+    const RULES: &std::ffi::CStr =
+        c"SELECT pg_catalog.string_agg(r.id::pg_catalog.text, ',' ORDER BY r.id) FROM cachetag.rule r WHERE $1 IS NOT NULL";
+    let rules = |seen| snapshot::select(RULES, pg_sys::InvalidOid, seen);
+    Ok(rules(Seen::Now)? != rules(Seen::ByStatement)?)
+}

@@ -1,0 +1,146 @@
+-- Event triggers: what changes contents, names or replica identities without a row in the log. They do nothing but look at the rules when a command
+-- is about a table that no rule is about.
+
+-- The rules that are about these tables, those above them or those below them.
+CREATE FUNCTION cachetag._rules_about(rels oid[]) RETURNS SETOF bigint
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    WITH RECURSIVE up(relation) AS (
+        SELECT unnest(rels)
+      UNION
+        SELECT i.inhparent FROM pg_inherits i JOIN up u ON i.inhrelid = u.relation),
+    down(relation) AS (
+        SELECT unnest(rels)
+      UNION
+        SELECT i.inhrelid FROM pg_inherits i JOIN down d ON i.inhparent = d.relation),
+    near AS (SELECT relation FROM up UNION SELECT relation FROM down)
+    SELECT id FROM cachetag.rule WHERE relation IN (SELECT relation FROM near)
+    UNION
+    SELECT rule_id FROM cachetag.binding WHERE relation IN (SELECT relation FROM near)
+$$;
+
+CREATE FUNCTION cachetag._has_unseen_rules() RETURNS boolean
+    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'has_unseen_rules_wrapper';
+
+-- Are there no rules at all? In a transaction whose snapshot is older than the rules, one cannot know which of them a command is about.
+CREATE FUNCTION cachetag._no_rules() RETURNS boolean
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF current_setting('transaction_isolation') IN ('repeatable read', 'serializable') AND cachetag._has_unseen_rules() THEN
+        RAISE EXCEPTION 'could not serialize access due to new rules of cachetag'
+            USING ERRCODE = 'serialization_failure', HINT = 'Retry the transaction.';
+    END IF;
+    RETURN NOT EXISTS (SELECT FROM cachetag.rule);
+END $$;
+
+-- Makes rules true to their tables and invalidates their families.
+CREATE FUNCTION cachetag._touch(rule_ids bigint[]) RETURNS void
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    rule_id bigint;
+BEGIN
+    PERFORM cachetag._emit((SELECT array_agg(family) FROM cachetag.rule WHERE id = ANY (rule_ids)));
+    -- Those first that asked for a replica identity: what they get is good for the others.
+    FOR rule_id IN SELECT id FROM cachetag.rule WHERE id = ANY (rule_ids) ORDER BY identity NOT IN ('full', 'index'), id LOOP
+        PERFORM cachetag._refresh_rule(rule_id, strict => true);
+    END LOOP;
+END $$;
+
+CREATE FUNCTION cachetag._on_ddl() RETURNS event_trigger
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    rels oid[];
+    types oid[];
+    publication boolean;
+    concerned bigint[];
+BEGIN
+    SELECT array_agg(DISTINCT c.objid) FILTER (WHERE c.classid = 'pg_class'::regclass AND c.schema_name IS DISTINCT FROM 'pg_temp')
+               || array_agg(DISTINCT p.polrelid) FILTER (WHERE p.oid IS NOT NULL),
+           array_agg(DISTINCT c.objid) FILTER (WHERE c.classid = 'pg_type'::regclass AND c.command_tag IN ('ALTER TYPE', 'ALTER DOMAIN')),
+           coalesce(bool_or(c.classid = 'pg_publication'::regclass AND c.object_identity = 'cachetag'), false)
+      INTO rels, types, publication
+      FROM pg_event_trigger_ddl_commands() c
+      LEFT JOIN pg_policy p ON c.classid = 'pg_policy'::regclass AND p.oid = c.objid;
+    IF rels IS NULL AND types IS NULL AND NOT publication OR cachetag._no_rules() THEN
+        RETURN;
+    END IF;
+    IF publication AND EXISTS (SELECT FROM pg_publication
+                                WHERE pubname = 'cachetag' AND (pubviaroot OR NOT (pubinsert AND pubupdate AND pubdelete AND pubtruncate))) THEN
+        ALTER PUBLICATION cachetag SET (publish = 'insert, update, delete, truncate', publish_via_partition_root = false);
+        RAISE WARNING 'publication cachetag has got its options back'
+            USING DETAIL = 'Without them, changes would not reach the caches.', HINT = 'Untrack the tables whose changes you do not want in it.';
+    END IF;
+    concerned := ARRAY(SELECT cachetag._rules_about(rels));
+    IF types IS NOT NULL THEN
+        -- Which types are made of which is not worth the search: all rules of tables with a column of a type that users made.
+        concerned := concerned || ARRAY(
+            SELECT b.rule_id FROM cachetag.binding b
+             WHERE EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = b.relation AND a.attnum > 0 AND a.atttypid >= 16384));
+    END IF;
+    PERFORM cachetag._touch(concerned);
+END $$;
+
+CREATE FUNCTION cachetag._on_drop() RETURNS event_trigger
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    gone oid[];
+    changed oid[];
+    keys boolean;
+    memberships boolean;
+    concerned bigint[];
+    rel oid;
+BEGIN
+    SELECT array_agg(d.objid) FILTER (WHERE d.object_type IN ('table', 'foreign table') AND NOT d.is_temporary),
+           array_agg(d.objid) FILTER (WHERE d.object_type = 'table column' AND NOT d.is_temporary)
+               || array_agg(to_regclass(format('%I.%I', d.address_names[1], d.address_names[2]))::oid) FILTER (WHERE d.object_type = 'policy'),
+           coalesce(bool_or((d.original OR d.normal) AND d.object_type IN ('index', 'table constraint')), false),
+           coalesce(bool_or(d.object_type LIKE 'publication %'), false)
+      INTO gone, changed, keys, memberships
+      FROM pg_event_trigger_dropped_objects() d;
+    IF gone IS NULL AND changed IS NULL AND NOT keys AND NOT memberships OR cachetag._no_rules() THEN
+        RETURN;
+    END IF;
+
+    PERFORM cachetag._emit((SELECT array_agg(r.family) FROM cachetag.rule r WHERE r.relation = ANY (gone)));
+    DELETE FROM cachetag.rule r WHERE r.relation = ANY (gone);
+
+    concerned := ARRAY(SELECT cachetag._rules_about(changed))
+              || ARRAY(SELECT b.rule_id FROM cachetag.binding b WHERE b.relation = ANY (gone));
+    IF keys THEN
+        -- An index that is gone does not say whose it was. The tables that its loss concerns are those without a replica identity now.
+        concerned := concerned || ARRAY(
+            SELECT b.rule_id FROM cachetag.binding b, LATERAL cachetag._replica_identity(b.relation) i WHERE i.kind = 'none');
+    END IF;
+    PERFORM cachetag._touch(concerned);
+
+    -- In the same transaction: no change can fall in between.
+    IF memberships AND EXISTS (SELECT FROM pg_publication WHERE pubname = 'cachetag') THEN
+        FOR rel IN SELECT cachetag._catalog_tables() UNION SELECT relation FROM cachetag._missing_members() ORDER BY 1 LOOP
+            IF cachetag._publish(rel) THEN
+                RAISE WARNING 'table % is in publication cachetag again', rel::regclass
+                    USING DETAIL = 'Its changes would no longer reach the caches.',
+                          HINT = CASE WHEN rel IN (SELECT cachetag._catalog_tables()) THEN 'The daemon reads it. DROP EXTENSION cachetag takes it out.'
+                                      ELSE format('To take it out: SELECT cachetag.untrack(%L);', rel::regclass) END;
+            END IF;
+        END LOOP;
+    END IF;
+END $$;
+
+-- ALTER TABLE is seen when it ends; this is for rewrites that other commands cause, as ALTER TYPE ... CASCADE does.
+CREATE FUNCTION cachetag._on_rewrite() RETURNS event_trigger
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF NOT cachetag._no_rules() THEN
+        PERFORM cachetag._emit((SELECT array_agg(r.family) FROM cachetag.rule r
+                                 WHERE r.id IN (SELECT cachetag._rules_about(ARRAY[pg_event_trigger_table_rewrite_oid()]))));
+    END IF;
+END $$;
+
+CREATE EVENT TRIGGER cachetag_ddl ON ddl_command_end
+    WHEN TAG IN ('ALTER TABLE', 'CREATE TABLE', 'CREATE FOREIGN TABLE', 'ALTER FOREIGN TABLE', 'CREATE SCHEMA', 'ALTER TYPE', 'ALTER DOMAIN',
+                 'CREATE POLICY', 'ALTER POLICY', 'ALTER PUBLICATION')
+    EXECUTE FUNCTION cachetag._on_ddl();
+CREATE EVENT TRIGGER cachetag_drop ON sql_drop EXECUTE FUNCTION cachetag._on_drop();
+CREATE EVENT TRIGGER cachetag_rewrite ON table_rewrite EXECUTE FUNCTION cachetag._on_rewrite();
+ALTER EVENT TRIGGER cachetag_ddl ENABLE ALWAYS;
+ALTER EVENT TRIGGER cachetag_drop ENABLE ALWAYS;
+ALTER EVENT TRIGGER cachetag_rewrite ENABLE ALWAYS;

@@ -1,0 +1,34 @@
+-- Everybody may read the catalog, compute tags and track tables of their own. What could make the caches of others wrong has to be granted.
+
+REVOKE ALL ON ALL FUNCTIONS IN SCHEMA cachetag FROM PUBLIC;
+
+GRANT SELECT ON cachetag.rule, cachetag.binding, cachetag.dependency, cachetag.rules TO PUBLIC;
+
+GRANT EXECUTE ON FUNCTION
+    cachetag.tag(text), cachetag.tag(text, "any"), cachetag.key(text), cachetag.key(text, "any"), cachetag.tags_of(regclass, record),
+    cachetag.tag_agg(text), cachetag.tag_agg(text[]),
+    cachetag._tag_agg_add(internal, text), cachetag._tag_agg_add(internal, text[]), cachetag._tag_agg_combine(internal, internal),
+    cachetag._tag_agg_serialize(internal), cachetag._tag_agg_deserialize(bytea, internal), cachetag._tag_agg_final(internal)
+    TO PUBLIC;
+
+-- track and untrack look at who owns the table; attach and report look at who calls.
+GRANT EXECUTE ON FUNCTION
+    cachetag.track(regclass, text[]), cachetag.track(regclass, text[], text[], text[], boolean, text, text),
+    cachetag.track(regclass, text, text[], text[], boolean, text, text), cachetag.untrack(regclass), cachetag.untrack(regclass, text[]), cachetag.attach(), cachetag.report(jsonb)
+    TO PUBLIC;
+
+-- Invalidating costs hits and never truth: pg_logical_emit_message does as much for everybody. depend and undepend can take an edge away from others,
+-- so they are not here. For a role that maintains dependencies:
+--   GRANT EXECUTE ON FUNCTION cachetag.depend(text, text[]), cachetag.depend(text, text, int, boolean, text[]),
+--       cachetag.depend(text, text[], int, boolean, text[]), cachetag.undepend(text), cachetag.undepend(text, text[]) TO editor;
+GRANT EXECUTE ON FUNCTION
+    cachetag.invalidate(text[]), cachetag.invalidate_soft(text[]), cachetag._invalidate(text[], boolean),
+    cachetag.covers(text), cachetag.wait_for(pg_lsn, interval, name), cachetag._committed_so_far(),
+    cachetag.descendants(text, int), cachetag.ancestors(text, int)
+    TO PUBLIC;
+
+GRANT EXECUTE ON FUNCTION
+    cachetag.status(name), cachetag.doctor(name), cachetag.last_report(), cachetag._doctor_server(name), cachetag._doctor_rules(),
+    cachetag._doctor_daemon(), cachetag._replica_identity(oid), cachetag._is_member(oid), cachetag._missing_members(), cachetag._catalog_tables(),
+    cachetag._template_columns(text)
+    TO PUBLIC;
