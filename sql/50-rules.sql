@@ -263,7 +263,10 @@ DECLARE
 BEGIN
     IF rel IS NULL THEN
         RAISE EXCEPTION 'untrack needs a table' USING ERRCODE = 'null_value_not_allowed';
-    ELSIF owner IS NULL OR NOT pg_has_role(cachetag._caller(), owner, 'USAGE') THEN
+    ELSIF owner IS NULL AND NOT EXISTS (SELECT FROM cachetag.rule r WHERE r.relation = rel) THEN
+        RAISE EXCEPTION 'relation with OID % does not exist', rel::oid USING ERRCODE = 'undefined_table';
+    -- A rule that its table left behind, dropped while the event triggers were off, is nobody's: no row of it can change any more.
+    ELSIF owner IS NOT NULL AND NOT pg_has_role(cachetag._caller(), owner, 'USAGE') THEN
         RAISE EXCEPTION 'must be owner of table %', rel
             USING ERRCODE = 'insufficient_privilege', HINT = format('Call it as %I, or as a superuser.', pg_get_userbyid(owner));
     END IF;

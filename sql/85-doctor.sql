@@ -79,18 +79,21 @@ BEGIN
         format('the log has not got all old values for rule %L: the daemon takes the whole family where they are needed', r.template),
         format('SELECT cachetag.track(%L, %L, identity => ''full'');', r.relid, r.template)
       FROM cachetag.rule r WHERE r.widen ORDER BY r.id;
-    RETURN QUERY SELECT 'rule', CASE WHEN r.state LIKE '%are not in the log' OR r.state LIKE 'its table%' THEN 'error'
+    RETURN QUERY SELECT 'rule', CASE WHEN r.state LIKE '%are not in the log' THEN 'error'
                                      WHEN r.identity = 'family' AND r.state LIKE '%its value is not in the log' THEN 'info' ELSE 'warning' END,
         r.relid::text, format('rule %L: %s; every change of the table counts for the whole family', r.template, r.state),
         format('SELECT cachetag.untrack(%L, %L); and track it with a template of columns that the table has', r.relid, r.template)
-      FROM cachetag.rule r WHERE r.state <> 'ok' ORDER BY r.id;
+      FROM cachetag.rule r WHERE r.state <> 'ok' AND EXISTS (SELECT FROM pg_class WHERE oid = r.relid) ORDER BY r.id;
+    RETURN QUERY SELECT 'rule', 'error', r.relid::text, format('rule %L: its table does not exist', r.template),
+        format('SELECT cachetag.untrack(%s);', r.relid::oid)
+      FROM cachetag.rule r WHERE NOT EXISTS (SELECT FROM pg_class WHERE oid = r.relid) ORDER BY r.id;
     RETURN QUERY SELECT 'rules', 'ok', 'cachetag', format('%s rules on %s tables', count(*), count(DISTINCT r.relid)), NULL::text
       FROM cachetag.rule r;
     RETURN QUERY SELECT 'index', 'info', r.relid::text,
         format('no index begins with the columns of rule %L: queries by its tag scan the table', r.template),
         format('CREATE INDEX ON %s (%s);', r.relid, (SELECT string_agg(format('%I', n), ', ') FROM unnest(c.names) AS u(n)))
       FROM cachetag.rule r, LATERAL (SELECT cachetag._template_columns(r.template)) AS c(names)
-     WHERE c.names <> '{}' AND r.state = 'ok'
+     WHERE c.names <> '{}' AND r.state = 'ok' AND EXISTS (SELECT FROM pg_class WHERE oid = r.relid)
        AND NOT EXISTS (SELECT FROM pg_index i WHERE i.indrelid = r.relid AND i.indisvalid AND i.indpred IS NULL
                           AND c.names <@ (SELECT array_agg(a.attname::text) FROM unnest(i.indkey) WITH ORDINALITY AS k(attnum, place)
                                             JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum

@@ -3,6 +3,8 @@
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA cachetag FROM PUBLIC;
 
 GRANT SELECT ON cachetag.rule, cachetag.binding, cachetag.dependency, cachetag.rules TO PUBLIC;
+-- pg_dump reads them; whoever dumps a database need not be a superuser.
+GRANT SELECT ON SEQUENCE cachetag.rule_id_seq, cachetag.dependency_id_seq TO PUBLIC;
 
 GRANT EXECUTE ON FUNCTION
     cachetag.tag(text), cachetag.tag(text, "any"), cachetag.key(text), cachetag.key(text, "any"), cachetag.tags_of(regclass, record),
