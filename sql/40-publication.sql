@@ -75,6 +75,11 @@ DECLARE
 BEGIN
     SELECT * INTO publication FROM pg_publication WHERE pubname = 'cachetag';
     IF NOT FOUND THEN
+        -- Who comes second waits here and finds it, instead of failing on its name.
+        PERFORM cachetag._lock_tree('cachetag.rule'::regclass, false);
+        SELECT * INTO publication FROM pg_publication WHERE pubname = 'cachetag';
+    END IF;
+    IF NOT FOUND THEN
         CREATE PUBLICATION cachetag WITH (publish = 'insert, update, delete, truncate', publish_via_partition_root = false);
         SELECT * INTO publication FROM pg_publication WHERE pubname = 'cachetag';
         done := done || 'created publication cachetag'::text;
