@@ -48,14 +48,14 @@ local EARLY_REACH = 36.1                 -- -ln(2^-52), rounded up: no draw of X
 -- The API and Lua's libraries, as locals. Redis hides them while a library loads: the first call binds them.
 local call, pcall_redis, sha1hex, error_reply
 local byte, find, format, match, sub, upper, char, rep, gsub
-local floor, log, exp, max, min
+local whole, ln, exp, max, min
 local concat
 
 local function bind()
   call, pcall_redis, sha1hex, error_reply = redis.call, redis.pcall, redis.sha1hex, redis.error_reply
   byte, find, format, match, sub, upper = string.byte, string.find, string.format, string.match, string.sub, string.upper
   char, rep, gsub = string.char, string.rep, string.gsub
-  floor, log, exp, max, min = math.floor, math.log, math.exp, math.max, math.min
+  whole, ln, exp, max, min = math.floor, math.log, math.exp, math.max, math.min
   concat = table.concat
 end
 
@@ -67,8 +67,9 @@ local function fail(argument, problem)
   error({ cachetag = 'CACHETAG ' .. argument .. ': ' .. problem })
 end
 
--- Foreign text in a message: short, printable, quoted.
+-- Foreign text in a message: short, printable, quoted; or that there is none.
 local function shown(text)
+  if not text then return 'nothing' end
   local short = gsub(sub(text, 1, 80), '[%z\1-\31\127-\255]', '?')
   return '"' .. short .. (#text > 80 and '…"' or '"')
 end
@@ -76,7 +77,7 @@ end
 local function natural(argument, text, least, unit, most)
   local number = text and #text <= 14 and find(text, '^%d+$') and tonumber(text)
   if not number or number < least or number > (most or MS_MAX) then
-    fail(argument, format('expected %s, an integer from %d to %.0f, got %s', unit, least, most or MS_MAX, text and shown(text) or 'nothing'))
+    fail(argument, format('expected %s, an integer from %d to %.0f, got %s', unit, least, most or MS_MAX, shown(text)))
   end
   return number
 end
@@ -93,7 +94,7 @@ end
 
 local function version(argument, text)
   if not (text and is_version(text) and sub(text, 12) <= LSN_MAX) then
-    fail(argument, 'expected a version, ten digits, a dot and twenty digits, got ' .. (text and shown(text) or 'nothing'))
+    fail(argument, 'expected a version, ten digits, a dot and twenty digits, got ' .. shown(text))
   end
   return text
 end
@@ -107,7 +108,7 @@ local function lsn_digits(text)
     high, low = tonumber(high, 16), tonumber(low, 16)
     local a = high * 42949
     local b = (a % 100000) * 100000 + high * 67296 + low
-    return format('%010.0f%010.0f', floor(a / 100000) + floor(b / 10000000000), b % 10000000000)
+    return format('%010.0f%010.0f', whole(a / 100000) + whole(b / 10000000000), b % 10000000000)
   end
   if not find(text, '^%d+$') or #text > 20 then return nil end
   local digits = rep('0', 20 - #text) .. text
@@ -202,7 +203,7 @@ end
 
 local function now_ms()
   local t = call('TIME')
-  return t[1] * 1000 + floor(t[2] / 1000), t
+  return t[1] * 1000 + whole(t[2] / 1000), t
 end
 
 -- A read of a key that may hold a stranger's type.
@@ -243,20 +244,27 @@ local function tag_versions(value)
   return nil
 end
 
--- The full keys of an entry's `keys`, a key a line. Remembered, because taking them apart costs more than reading them.
+-- The full keys of an entry's `keys`, a suffix a line. Remembered, because taking them apart costs more than reading them.
 local lists, lists_bytes = {}, 0
-local function keys_of(text)
-  local keys, n, from = lists[text], 0, 1
+local function keys_of(prefix, text)
+  local of_prefix = lists[prefix]
+  local keys = of_prefix and of_prefix[text]
   if keys then return keys end
   keys = {}
+  local n, from = 0, 1
   while from <= #text do
     local to = find(text, '\n', from, true) or #text + 1
     n = n + 1
-    keys[n] = sub(text, from, to - 1)
+    keys[n] = prefix .. sub(text, from, to - 1)
     from = to + 1
   end
-  if lists_bytes + #text > MEMO_BYTES then lists, lists_bytes = {}, 0 end
-  lists[text], lists_bytes = keys, lists_bytes + #text
+  lists_bytes = lists_bytes + #prefix + #text
+  if lists_bytes > MEMO_BYTES then lists, lists_bytes, of_prefix = {}, 0, nil end
+  if not of_prefix then
+    of_prefix = {}
+    lists[prefix] = of_prefix
+  end
+  of_prefix[text] = keys
   return keys
 end
 
@@ -268,13 +276,14 @@ local function tag_of(prefix, key)
 end
 
 -- Options of get, peek and explain.
+local READ_OPTIONS = { MAXLAG = 'max_lag', ATLEAST = 'at_least', BETA = 'beta', NOLEASE = 'no_lease' }
 local NO_OPTIONS = { beta = 1 }
 local function read_options(args)
   if #args == 0 then return NO_OPTIONS end
   local o, i, n = {}, 1, #args
   while i <= n do
     local name, value = upper(args[i]), args[i + 1]
-    local field = name == 'MAXLAG' and 'max_lag' or name == 'ATLEAST' and 'at_least' or name == 'BETA' and 'beta' or name == 'NOLEASE' and 'no_lease'
+    local field = READ_OPTIONS[name]
     if not field then fail('option ' .. shown(args[i]), 'unknown; there are MAXLAG ms, ATLEAST version, BETA x, NOLEASE') end
     if o[field] then fail(name, 'given twice') end
     if field == 'no_lease' then
@@ -285,12 +294,12 @@ local function read_options(args)
         o.max_lag = natural(name, value, 0, 'milliseconds')
       elseif field == 'beta' then
         o.beta = value and #value <= 20 and find(value, '^%d[%d.eE+-]*$') and tonumber(value)
-        if not o.beta or o.beta > 1000 then fail(name, 'expected a decimal number from 0 to 1000, got ' .. (value and shown(value) or 'nothing')) end
+        if not o.beta or o.beta > 1000 then fail(name, 'expected a decimal number from 0 to 1000, got ' .. shown(value)) end
       elseif value and is_version(value) then
         o.at_least, o.at_least_epoch = sub(version(name, value), 12), sub(value, 1, 10)
       else
         o.at_least = value and find(value, '/', 1, true) and lsn_digits(value)
-        if not o.at_least then fail(name, 'expected a version or an LSN such as 16/B374D848, got ' .. (value and shown(value) or 'nothing')) end
+        if not o.at_least then fail(name, 'expected a version or an LSN such as 16/B374D848, got ' .. shown(value)) end
       end
     end
     i = i + 1
@@ -306,27 +315,27 @@ end
 
 -- Why nothing at all may be served; nil if the state is good.
 local function closed(s, now, o)
-  local floor_, watermark, fresh_at = s[1], s[2], tonumber(s[3] or nil)
+  local floor, watermark, fresh_at = s[1], s[2], tonumber(s[3] or nil)
   if not watermark then return 'no watermark' end
   local max_lag = o.max_lag or tonumber(s[5] or nil)
-  if not (floor_ and is_version(floor_) and is_version(watermark) and fresh_at and max_lag) then return 'state' end
-  if fresh_at > now then return 'clock' end
-  if now - fresh_at > max_lag then return 'lag' end
+  if not (floor and is_version(floor) and is_version(watermark) and fresh_at and max_lag) then return 'state' end
+  if not (fresh_at <= now) then return 'clock' end
+  if not (now - fresh_at <= max_lag) then return 'lag' end
   return nil
 end
 
 local STATE = { 'floor', 'watermark', 'fresh_at', 'soft_floor', 'max_lag' }
 local ENTRY = { 'payload', 'as_of', 'keys', 'put_at', 'expires_at', 'fresh_until', 'cost', 'kind' }
 
--- The verdict on an entry `e` (fields of ENTRY) under a state `s` (fields of STATE) that is not closed: 'hit', 'stale' or 'miss', the cause,
--- and for a cause that is a key, the key and its value.
-local function judge(s, e, now, o)
+-- The verdict on an entry `e` (fields of ENTRY) under a state `s` (fields of STATE) that is not closed: 'hit', 'stale' or 'miss', the
+-- cause, and for a cause that is a key, the key and its value.
+local function judge(prefix, s, e, now, o)
   local as_of, expires_at = e[2], tonumber(e[5] or nil)
   if not as_of then return 'miss', e[1] and 'malformed' or 'none' end
   if not (is_version(as_of) and e[1] and e[3] and tonumber(e[4] or nil) and expires_at and (e[8] == 'value' or e[8] == 'absent')) then
     return 'miss', 'malformed'
   end
-  if now >= expires_at then return 'miss', 'expired' end
+  if not (now < expires_at) then return 'miss', 'expired' end
   -- The floor's epoch is the present one, so an entry at or above the floor is of this epoch or, after a restore, of a foreign later one.
   if sub(as_of, 1, 10) ~= sub(s[1], 1, 10) then return 'miss', 'epoch' end
   if as_of < s[1] then return 'miss', 'floor' end
@@ -334,10 +343,11 @@ local function judge(s, e, now, o)
 
   local stale, key, value
   if e[3] ~= '' then
-    local keys = keys_of(e[3])
+    local keys = keys_of(prefix, e[3])
     local values = mget(keys)
     for i = 1, #keys do
-      local hard, soft = tag_versions(values[i])
+      local hard, soft = values[i], nil
+      if not good[hard] then hard, soft = tag_versions(hard) end
       if not hard then return 'miss', 'unregistered', keys[i], values[i] end
       if hard > as_of then return 'miss', 'bumped', keys[i], hard end
       if soft and soft > as_of and not stale then stale, key, value = 'soft', keys[i], soft end
@@ -368,7 +378,7 @@ local function is_early(e, now, o, key, time)
   local due = min(tonumber(e[5]), tonumber(e[6] or nil) or TIME_MAX * 2)
   if due - now > reach * EARLY_REACH then return false end
   local u = (tonumber(sub(random_hex(key, time), 1, 13), 16) + 1) / 4503599627370496
-  return now - reach * log(u) >= due
+  return now - reach * ln(u) >= due
 end
 
 local function lease_key(prefix, key)
@@ -379,7 +389,7 @@ end
 local function take_lease(prefix, key, time)
   local id = sub(random_hex(key, time), 1, 20)
   local lease_ms = tonumber(call('HGET', prefix .. 'w', 'lease_ms') or nil) or LEASE_MS
-  return call('SET', lease_key(prefix, key), id, 'NX', 'PX', format('%.0f', lease_ms)) and id or ''
+  return call('SET', lease_key(prefix, key), id, 'NX', 'PX', format('%.0f', max(1, lease_ms))) and id or ''
 end
 
 local function release_lease(prefix, key, id)
@@ -396,7 +406,7 @@ local function answer(keys, args, may_lease)
   local s = read_state(prefix .. 'w', unpack(STATE))
   if closed(s, now, o) then return { 'bypass', false, '', '', -1 } end
   local e = read_entry(key, unpack(ENTRY))
-  local state = judge(s, e, now, o)
+  local state = judge(prefix, s, e, now, o)
   local lease = ''
   may_lease = may_lease and not o.no_lease
   if state == 'hit' then
@@ -419,7 +429,7 @@ end
 --           stale   past its FRESH time, or softly bumped: may be used; whoever got the lease should recompute
 --           early   a hit, but this caller is chosen to recompute before expiry (XFetch); it always has the lease
 --           miss    compute it; with the lease, unless NOLEASE
---           wait    a miss that another caller is computing already: ask again shortly, or compute without storing
+--           wait    a miss that another caller is computing already: ask again shortly, or compute it as well
 --           bypass  Redis cannot vouch for anything now (no daemon, or further behind than max_lag): read the database, store nothing
 --   payload nil for miss, wait and bypass, and for an entry put with ABSENT: then state is hit, stale or early
 --   token   the watermark, '' for bypass. Take the database snapshot after this reply, and hand the token to cachetag_put
@@ -437,8 +447,10 @@ local function cachetag_get(keys, args)
 end
 
 -- FCALL_RO cachetag_peek 1 {ct}:e:<key> [options of cachetag_get]
---   → as cachetag_get with NOLEASE; writes nothing and so runs on replicas, whose lag on top of the daemon's fresh_at accounts for
---     (given clocks that agree: a replica's clock that is behind by d allows d more).
+--   → as cachetag_get with NOLEASE
+--
+--   Writes nothing, and so runs on replicas: what they lag behind shows in fresh_at, given that the clocks agree; a replica's clock that is
+--   slow by d allows d more.
 local function cachetag_peek(keys, args)
   return answer(keys, args, false)
 end
@@ -492,8 +504,8 @@ local function search_log(prefix, missing, as_of, s)
   end
 end
 
--- The keys that an entry with these tags checks.
-local function keys_for_tags(prefix, tags)
+-- The keys that an entry with these tags checks, without the prefix, a key a line.
+local function keys_for_tags(tags)
   local keys, n, known = {}, 0, {}
   local function add(key)
     if not known[key] then
@@ -506,24 +518,24 @@ local function keys_for_tags(prefix, tags)
     local tag = tags[i]
     local family = match(tag, '^[^:]+')
     if tag == '*' then
-      add(prefix .. 'a:*')
+      add('a:*')
     elseif tag == family .. ':*' then
-      add(prefix .. 't:' .. tag)
-      add(prefix .. 'a:' .. family)
+      add('t:' .. tag)
+      add('a:' .. family)
     else
-      add(prefix .. 't:' .. tag)
-      add(prefix .. 't:' .. family .. ':*')
+      add('t:' .. tag)
+      add('t:' .. family .. ':*')
     end
   end
-  return keys
+  return concat(keys, '\n')
 end
 
+local PUT_OPTIONS = { TAGS = 'tags', FRESH = 'fresh', COST = 'cost', ABSENT = 'absent', LEASE = 'lease' }
 local function put_options(args)
   local o, i, n = {}, 4, #args
   while i <= n do
     local name, value = upper(args[i]), args[i + 1]
-    local field = name == 'TAGS' and 'tags' or name == 'FRESH' and 'fresh' or name == 'COST' and 'cost' or name == 'ABSENT' and 'absent'
-      or name == 'LEASE' and 'lease'
+    local field = PUT_OPTIONS[name]
     if not field then fail('option ' .. shown(args[i]), 'unknown; there are TAGS n tag…, FRESH ms, COST ms, ABSENT, LEASE id') end
     if o[field] then fail(name, 'given twice') end
     if field == 'absent' then
@@ -532,7 +544,9 @@ local function put_options(args)
       i = i + 1
       if field == 'tags' then
         local count = natural(name, value, 0, 'the number of tags')
-        if count > ENTRY_TAGS then fail(name, format('%d tags, at most %d; a family tag such as product:* stands for them all', count, ENTRY_TAGS)) end
+        if count > ENTRY_TAGS then
+          fail(name, format('%d tags, at most %d; a family tag such as product:* stands for them all', count, ENTRY_TAGS))
+        end
         if i + count > n then fail(name, format('%d tags announced, %d arguments left', count, n - i)) end
         o.tags = { unpack(args, i + 1, i + count) }
         for t = 1, count do checked_tag(name, o.tags[t]) end
@@ -592,7 +606,8 @@ local function cachetag_put(keys, args)
   if as_of < s.floor then return refuse('floor') end
   if s.soft_floor and s.soft_floor > as_of then return refuse('bumped', '*') end
 
-  local tag_keys = keys_for_tags(prefix, o.tags)
+  local suffixes = keys_for_tags(o.tags)
+  local tag_keys = keys_of(prefix, suffixes)
   local values = mget(tag_keys)
   local missing, present = {}, {}
   for i = 1, #tag_keys do
@@ -607,7 +622,7 @@ local function cachetag_put(keys, args)
     end
   end
 
-  local tag_ttl = format('%.0f', ttl + max(TAG_GRACE_MS, floor(ttl / 4)))
+  local tag_ttl = format('%.0f', ttl + max(TAG_GRACE_MS, whole(ttl / 4)))
   if #missing > 0 then
     local found, complete = search_log(prefix, missing, as_of, s)
     local reason, tag
@@ -626,7 +641,7 @@ local function cachetag_put(keys, args)
   end
 
   local now = now_ms()
-  call('HSET', key, 'payload', payload, 'as_of', as_of, 'keys', concat(tag_keys, '\n'), 'put_at', format('%.0f', now),
+  call('HSET', key, 'payload', payload, 'as_of', as_of, 'keys', suffixes, 'put_at', format('%.0f', now),
     'expires_at', format('%.0f', now + ttl), 'fresh_until', o.fresh and format('%.0f', now + o.fresh) or '', 'cost', o.cost or 0,
     'kind', o.absent and 'absent' or 'value')
   call('PEXPIRE', key, format('%.0f', ttl))
@@ -681,7 +696,7 @@ local function cachetag_explain(keys, args)
   local held = call('EXISTS', lease_key(prefix, key)) == 1
 
   local verdict, cause, cause_key, cause_value = 'bypass', closed(s, now, o), nil, nil
-  if not cause then verdict, cause, cause_key, cause_value = judge(s, e, now, o) end
+  if not cause then verdict, cause, cause_key, cause_value = judge(prefix, s, e, now, o) end
   if verdict == 'miss' and held and not o.no_lease then verdict = 'wait' end
 
   local function ms(value) return value and format('%.0f', value) or '' end
@@ -707,7 +722,7 @@ local function cachetag_explain(keys, args)
     'epoch', s[6] or '', 'floor', s[1] or '', 'soft_floor', s[4] or '', 'watermark', s[2] or '', 'applied', s[7] or '',
     'fresh_at', s[3] or '', 'lag_ms', lag, 'max_lag_ms', max_lag, 'log_from', s[8] or '', 'now_ms', ms(now),
   }
-  local tag_keys = keys_of(e[3] or '')
+  local tag_keys = keys_of(prefix, e[3] or '')
   local values = mget(tag_keys)
   for i = 1, #tag_keys do
     local name = sub(tag_keys[i], #prefix + 3)
@@ -763,8 +778,8 @@ local function cachetag_claim(keys, args)
   return whole_state(key)
 end
 
--- Refuses the call of a former claimant, or one that continues from elsewhere; nil if neither. After a flush there is no claimant: that is a
--- discontinuity, not a rival.
+-- Refuses the call of a former claimant, or one that continues from elsewhere; nil if neither. After a flush there is no claimant: that
+-- is a discontinuity, not a rival.
 local function refusal(s, claimant, from)
   if s.claimant and s.claimant ~= claimant then return { 'fenced', s.claimant } end
   if not s.claimant or s.applied ~= from then return { 'discontinuity', s.applied or '' } end
@@ -779,10 +794,32 @@ local function span(from, to)
   if to < from then fail('to', to .. ' is below from ' .. from) end
 end
 
--- The arguments of cachetag_apply from the fourth on: tags, each with the last version that bumps it, hard and soft.
+-- Takes the tags among the arguments first to last; v, which bumps them, is above that of any tag taken before. One pattern tells nearly
+-- always both that a tag is canonical and its family.
+local function take(list, args, first, last, v)
+  local names, at, members, n = list.names, list.at, list.members, #list.names
+  for t = first, last do
+    local tag = args[t]
+    local family = #tag <= TAG_BYTES - 2 and match(tag, '^([a-z0-9_.A-Z-]+):[a-z0-9:_.A-Z-]*$')
+    if not family then
+      checked_tag('tags', tag)
+      family = match(tag, '^[^:]+')
+    end
+    if not at[tag] then
+      n = n + 1
+      names[n] = tag
+    end
+    at[tag] = v
+    members[family] = v
+    members['*'] = v
+  end
+end
+
+-- The arguments of cachetag_apply from the fourth on: tags, each with the last version that bumps it, hard and soft, and the same of the
+-- families with a member among them.
 local function read_groups(args, from, to)
-  local hard = { names = {}, at = {} }
-  local soft = { names = {}, at = {} }
+  local hard = { names = {}, at = {}, members = {} }
+  local soft = { names = {}, at = {}, members = {} }
   local i, n, last = 4, #args, from
   while i <= n do
     local v = version('version', args[i])
@@ -794,78 +831,67 @@ local function read_groups(args, from, to)
     if i + nhard + nsoft - 1 > n then
       fail('nhard, nsoft', format('%.0f and %.0f tags announced, %d arguments left', nhard, nsoft, n - i + 1))
     end
-    for t = i, i + nhard + nsoft - 1 do
-      local tag = args[t]
-      local list = t < i + nhard and hard or soft
-      if not list.at[tag] then
-        checked_tag('tags', tag)
-        list.names[#list.names + 1] = tag
-      end
-      list.at[tag] = v
-    end
+    take(hard, args, i, i + nhard - 1, v)
+    take(soft, args, i + nhard, i + nhard + nsoft - 1, v)
     i = i + nhard + nsoft
   end
   return hard, soft
 end
 
--- Adds to `bumps` (key → version) what the tags of one kind, hard or soft, bump, and to `keys` the keys that are new there.
-local function spread(prefix, list, bumps, known, keys)
-  local n, tag_prefix, members = #keys, prefix .. 't:', {}
-  local newest
-  for i = 1, #list.names do
-    local tag = list.names[i]
-    local v = list.at[tag]
-    if tag ~= '*' then
-      local key = tag_prefix .. tag
-      bumps[key] = v
-      if not known[key] then
-        known[key] = true
-        n = n + 1
-        keys[n] = key
-      end
-      local family = match(tag, '^[^:]+')
-      local before = members[family]
-      if not before or before < v then members[family] = v end
-    end
-    if not newest or newest < v then newest = v end
-  end
-  members['*'] = newest
-  for family, v in pairs(members) do
-    local key = prefix .. 'a:' .. family
-    bumps[key] = v
-    if not known[key] then
-      known[key] = true
-      n = n + 1
-      keys[n] = key
-    end
-  end
-end
-
--- Moves the versions of the registered ones among `keys`; a version never falls. Returns how many tags (not families' members) were moved.
-local function bump(prefix, keys, hard, soft, epoch)
-  local values, moved = mget(keys), 0
-  local tag_kind = #prefix + 1
-  for i = 1, #keys do
-    local value = values[i]
-    if value then
-      local key = keys[i]
-      local h, s = hard[key], soft[key]
-      local old_h, old_s = tag_versions(value)
-      if not old_h or sub(old_s or old_h, 1, 10) > epoch then
-        h, s = h or s, s     -- not ours: nothing is known of it but this bump, which then counts as hard
-        if s and s > h then h = s end
-      else
-        if not h or old_h > h then h = old_h end
-        if not s or (old_s and old_s > s) then s = old_s end
-      end
-      local new = s and s > h and h .. ' ' .. s or h
-      if new ~= value then
-        call('SET', key, new, 'XX', 'KEEPTTL')
-        if byte(key, tag_kind) == 116 then moved = moved + 1 end
+-- Moves the versions of the registered ones among the keys that begin with `prefix` and end with what is in `hard` and `soft`; a version
+-- never falls. Returns how many were moved.
+local function bump(prefix, names, hard, soft, epoch)
+  local moved = 0
+  for first = 1, #names, CHUNK do
+    local count, keys = min(CHUNK, #names - first + 1), {}
+    for i = 1, count do keys[i] = prefix .. names[first + i - 1] end
+    local values = call('MGET', unpack(keys))
+    for i = 1, count do
+      local value = values[i]
+      if value then
+        local name = names[first + i - 1]
+        local h, s = hard[name], soft[name]
+        local old_h, old_s = tag_versions(value)
+        if not old_h or sub(old_s or old_h, 1, 10) > epoch then
+          h, s = h or s, s     -- not ours: nothing is known of it but this bump, which then counts as hard
+          if s and s > h then h = s end
+        else
+          if not h or old_h > h then h = old_h end
+          if not s or (old_s and old_s > s) then s = old_s end
+        end
+        local new = s and s > h and h .. ' ' .. s or h
+        if new ~= value then
+          call('SET', keys[i], new, 'XX', 'KEEPTTL')
+          moved = moved + 1
+        end
       end
     end
   end
   return moved
+end
+
+-- The names that have a key: those of both kinds, each once, without "*", whose key is the floor.
+local function names_of_keys(hard, soft)
+  if #soft.names == 0 and not hard.at['*'] then return hard.names end
+  local names = {}
+  for i = 1, #hard.names do
+    if hard.names[i] ~= '*' then names[#names + 1] = hard.names[i] end
+  end
+  for i = 1, #soft.names do
+    local name = soft.names[i]
+    if name ~= '*' and not hard.at[name] then names[#names + 1] = name end
+  end
+  return names
+end
+
+-- The families with a changed member of either kind.
+local function families(hard, soft)
+  local names = {}
+  for family in pairs(hard.members) do names[#names + 1] = family end
+  for family in pairs(soft.members) do
+    if not hard.members[family] then names[#names + 1] = family end
+  end
+  return names
 end
 
 -- Appends one record to the log and cuts the log when it is too long. Returns the state's new log_from, log_len and log_bytes.
@@ -895,12 +921,12 @@ local function append(prefix, s, from, to, hard, soft)
 
   local keep = length
   if length > LOG_RECORDS * 1.1 then keep = LOG_RECORDS end
-  if bytes > LOG_BYTES then keep = min(keep, max(1, floor(length / 2))) end
+  if bytes > LOG_BYTES then keep = min(keep, max(1, whole(length / 2))) end
   if keep < length then
     call('XTRIM', key, 'MAXLEN', '=', keep)
     -- Complete after where the first record that is left continues from, which is no earlier than the last that was cut.
     log_from = call('XRANGE', key, '-', '+', 'COUNT', 1)[1][2][2]
-    bytes = floor(bytes * keep / length)
+    bytes = whole(bytes * keep / length)
     length = keep
   end
   return log_from, length, bytes
@@ -929,16 +955,15 @@ local function cachetag_apply(keys, args)
 
   local change, moved = { 'applied', to }, 0
   if #hard.names > 0 or #soft.names > 0 then
-    local hard_bumps, soft_bumps, known, bumped = {}, {}, {}, {}
-    spread(prefix, hard, hard_bumps, known, bumped)
-    spread(prefix, soft, soft_bumps, known, bumped)
     local log_from, length, bytes = append(prefix, s, from, to, hard, soft)
-    moved = bump(prefix, bumped, hard_bumps, soft_bumps, sub(to, 1, 10))
+    local epoch = sub(to, 1, 10)
+    moved = bump(prefix .. 't:', names_of_keys(hard, soft), hard.at, soft.at, epoch)
+    bump(prefix .. 'a:', families(hard, soft), hard.members, soft.members, epoch)
     change = { 'applied', to, 'log_from', log_from, 'log_len', length, 'log_bytes', format('%.0f', bytes) }
-    local floor_, soft_floor = hard.at['*'], soft.at['*']
-    if floor_ and (not s.floor or floor_ > s.floor) then
+    local floor, soft_floor = hard.at['*'], soft.at['*']
+    if floor and (not s.floor or floor > s.floor) then
       change[#change + 1] = 'floor'
-      change[#change + 1] = floor_
+      change[#change + 1] = floor
     end
     if soft_floor and (not s.soft_floor or soft_floor > s.soft_floor) then
       change[#change + 1] = 'soft_floor'
@@ -999,14 +1024,14 @@ local function cachetag_reset(keys, args)
   local prefix, key = prefix_of_state(keys), keys[1]
   local claimant, source = name_argument('claimant', args[1], 256), name_argument('source', args[2], 1024)
   local lsn = args[3] and lsn_digits(args[3])
-  if not lsn then fail('lsn', 'expected twenty decimal digits or X/Y, got ' .. (args[3] and shown(args[3]) or 'nothing')) end
+  if not lsn then fail('lsn', 'expected twenty decimal digits or X/Y, got ' .. shown(args[3])) end
   local least = args[4] and find(args[4], '^%d+$') and #args[4] <= 10 and tonumber(args[4])
-  if not least then fail('min_epoch', 'expected an integer from 0 to 9999999999, got ' .. (args[4] and shown(args[4]) or 'nothing')) end
+  if not least then fail('min_epoch', 'expected an integer from 0 to 9999999999, got ' .. shown(args[4])) end
   no_more(args, 5)
   local w = read_state(key, 'claimant', 'epoch')
   if w[1] ~= claimant then return { 'fenced', w[1] or '' } end
   local now = now_ms()
-  local epoch = max(floor(now / 1000), (tonumber(w[2] or nil) or 0) + 1, least)
+  local epoch = max(whole(now / 1000), (tonumber(w[2] or nil) or 0) + 1, least)
   if epoch > 9999999999 then fail('min_epoch', 'no epoch is left: ' .. format('%.0f', epoch) .. ' has more than ten digits') end
 
   epoch = format('%010.0f', epoch)

@@ -45,6 +45,7 @@ fi
 need redis-server redis_is_there
 need redis-tools command -v redis-cli
 need gcc command -v cc
+need make command -v make
 need clang command -v clang
 need libclang-dev libclang_is_there
 need curl command -v curl

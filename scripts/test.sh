@@ -31,11 +31,20 @@ redis_library() {
     cargo test --release --quiet -p cachetag-tests --test 'redis*' -- --test-threads="$threads"
 }
 
+end_to_end() {
+    local file name targets=(--lib)
+    for file in tests/tests/*; do
+        name=$(basename "$file" .rs)
+        [[ $name == redis* ]] || targets+=(--test "$name") # those have had their turn
+    done
+    cargo test --release --quiet -p cachetag-tests "${targets[@]}" -- --test-threads="$threads"
+}
+
 step "core and daemon: unit and property tests" cargo test --release --quiet -p cachetag-core -p cachetag-invalidator
 step "extension: SQL regression" extension/test/run.sh
 step "Redis library on $(redis-server --version 2>/dev/null | grep -o 'v=[0-9.]*' || echo 'the installed server')" redis_library
 step "Redis library on Valkey 8" on_valkey
-step "end to end" cargo test --release --quiet -p cachetag-tests -- --test-threads="$threads"
+step "end to end" end_to_end
 
 echo
 if ((${#failed[@]})); then

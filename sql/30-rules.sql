@@ -26,7 +26,8 @@ BEGIN
                 USING ERRCODE = 'feature_not_supported',
                       HINT = 'Two equal values of this type can look different. Use a column of type bool, integer, text, varchar, uuid, date or an enum, or leave the predicate out.';
         END IF;
-        EXECUTE format('SELECT (%L::%s)::text', pairs[i + 1], col.type) INTO literal;
+        -- The type's output function, as in the stream: a cast to text makes `true` of what is printed as `t`.
+        EXECUTE format('SELECT format(''%%s'', %L::%s)', pairs[i + 1], col.type) INTO literal;
         literals := literals || literal;
     END LOOP;
     RETURN cachetag._predicate_with(predicate, literals);
@@ -178,8 +179,8 @@ DECLARE
 BEGIN
     PERFORM cachetag._require_daemon();
     PERFORM cachetag._publish('{}');
-    FOR r IN SELECT DISTINCT relid::oid AS root FROM cachetag.rule WHERE EXISTS (SELECT FROM pg_class WHERE oid = relid) LOOP
-        PERFORM cachetag._publish(cachetag._members(r.root));
+    FOR r IN SELECT id FROM cachetag.rule WHERE EXISTS (SELECT FROM pg_class WHERE oid = relid) ORDER BY id LOOP
+        PERFORM cachetag._resettle(r.id);
     END LOOP;
 END $$;
 COMMENT ON FUNCTION cachetag.attach IS 'Brings the publication in line with the rules; the daemon calls it at each start.';

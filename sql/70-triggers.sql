@@ -35,6 +35,11 @@ BEGIN
     END IF;
 
     PERFORM cachetag._bind(rule_id, r.relation);
+    -- Without a publication no writer is in danger. A restore of a dump is there: its primary keys and its own CREATE PUBLICATION are
+    -- still to come, and attach() settles the rest.
+    IF NOT EXISTS (SELECT FROM pg_publication WHERE pubname = 'cachetag') THEN
+        RETURN;
+    END IF;
     PERFORM cachetag._publish(cachetag._members(r.relation));
 
     FOR leaf IN SELECT t FROM cachetag._tables(r.relation) t JOIN pg_class c ON c.oid = t WHERE c.relkind = 'r' LOOP

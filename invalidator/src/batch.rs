@@ -4,6 +4,11 @@ use std::collections::HashMap;
 
 use cachetag_core::Lsn;
 
+/// Versions in one call. Few commits keep their own each; of a backlog, runs of commits share that of their last one. Nobody saw the state
+/// in between, so no entry falls that would have stayed; a fill is refused until the watermark has passed the run, as it would be by the
+/// run's last commit. A version for every commit would cost Redis as much as the tags do.
+const MAX_VERSIONS: usize = 64;
+
 /// Bumps of whole commits, each tag once, at the version of the last commit that touched it: the batch is applied atomically,
 /// so what came in between can be seen by nobody.
 #[derive(Debug, Default)]
@@ -58,7 +63,8 @@ impl Batch {
         self.hard.len() + self.soft.len()
     }
 
-    /// The bumps by version, ascending. A soft bump that a later hard one overtakes is left out.
+    /// The bumps by version, ascending, of at most [`MAX_VERSIONS`] versions: each that of its commit or of one behind it, never of one
+    /// before. A soft bump that a later hard one overtakes is left out.
     pub fn groups(&self) -> Vec<Group<'_>> {
         let mut bumps: Vec<(Lsn, bool, &str)> = self.hard.iter().map(|(tag, &lsn)| (lsn, false, &**tag)).collect();
         bumps.extend(self.soft.iter().filter_map(|(tag, &lsn)| {
@@ -66,13 +72,18 @@ impl Batch {
             (!overtaken).then_some((lsn, true, &**tag))
         }));
         bumps.sort_unstable_by_key(|&(lsn, _, _)| lsn);
-        let mut groups: Vec<Group<'_>> = Vec::new();
-        for (lsn, is_soft, tag) in bumps {
-            let group = match groups.last_mut() {
-                Some(last) if last.lsn == lsn => last,
-                _ => groups.push_mut(Group { lsn, ..Group::default() }),
-            };
-            if is_soft { group.soft.push(tag) } else { group.hard.push(tag) }
+        let versions = bumps.chunk_by(|a, b| a.0 == b.0).count();
+        let run = versions.div_ceil(MAX_VERSIONS).max(1);
+        let mut groups: Vec<Group<'_>> = Vec::with_capacity(versions.min(MAX_VERSIONS));
+        for (i, commit) in bumps.chunk_by(|a, b| a.0 == b.0).enumerate() {
+            if i % run == 0 {
+                groups.push(Group::default());
+            }
+            let Some(group) = groups.last_mut() else { continue };
+            for &(lsn, is_soft, tag) in commit {
+                group.lsn = lsn;
+                if is_soft { group.soft.push(tag) } else { group.hard.push(tag) }
+            }
         }
         groups
     }
@@ -112,6 +123,29 @@ mod tests {
                 Group { lsn: Lsn(20), hard: vec!["b"], soft: vec!["a"] },
             ]
         );
+    }
+
+    #[test]
+    fn many_commits_share_versions_that_are_not_below_their_own() {
+        let mut batch = Batch::default();
+        let commits = 10 * MAX_VERSIONS as u64 + 3;
+        for n in 1..=commits {
+            batch.push(Lsn(n), [n.to_string().as_str()], []);
+        }
+        let groups = batch.groups();
+        assert!(groups.len() <= MAX_VERSIONS && groups.is_sorted_by(|a, b| a.lsn < b.lsn));
+        assert_eq!(groups.last().map(|group| group.lsn), batch.end());
+        let mut before = Lsn(0);
+        let mut tags = 0;
+        for group in &groups {
+            for tag in &group.hard {
+                let own = Lsn(tag.parse().unwrap());
+                assert!(own > before && own <= group.lsn);
+                tags += 1;
+            }
+            before = group.lsn;
+        }
+        assert_eq!(tags, commits);
     }
 
     #[test]

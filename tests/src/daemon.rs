@@ -17,6 +17,7 @@ const STOP_GRACE: Duration = Duration::from_secs(20);
 #[derive(Debug, Clone)]
 pub struct DaemonOptions {
     max_lag: Duration,
+    slot: String,
     args: Vec<String>,
     env: Vec<(String, String)>,
 }
@@ -24,12 +25,23 @@ pub struct DaemonOptions {
 impl DaemonOptions {
     /// The defaults of the tests: `--max-lag 2s`, slot `cachetag`.
     pub fn new() -> Self {
-        DaemonOptions { max_lag: Duration::from_secs(2), args: Vec::new(), env: Vec::new() }
+        DaemonOptions {
+            max_lag: Duration::from_secs(2),
+            slot: "cachetag".to_owned(),
+            args: Vec::new(),
+            env: Vec::new(),
+        }
     }
 
     /// The default bound of staleness.
     pub fn max_lag(mut self, max_lag: Duration) -> Self {
         self.max_lag = max_lag;
+        self
+    }
+
+    /// Another replication slot.
+    pub fn slot(mut self, slot: impl Into<String>) -> Self {
+        self.slot = slot.into();
         self
     }
 
@@ -83,7 +95,7 @@ impl Daemon {
         }
         let mut command = Command::new(program());
         command.args(["run", "--postgres", &self.postgres_url, "--redis", &self.redis_url]);
-        command.args(["--slot", "cachetag", "--max-lag", &format!("{}ms", self.options.max_lag.as_millis())]);
+        command.args(["--slot", &self.options.slot, "--max-lag", &format!("{}ms", self.options.max_lag.as_millis())]);
         command.args(["--log-format", "text"]).args(&self.options.args);
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("CACHETAG_")) {
             // The settings of whoever runs the tests are not the test's.

@@ -23,8 +23,10 @@
 //! | `CACHETAG_PG_BIN` | folder of the PostgreSQL programs |
 //! | `CACHETAG_REDIS_SERVER` | the Redis or Valkey server |
 
+pub mod bench;
 mod cache;
 mod daemon;
+pub mod differential;
 mod load;
 mod stack;
 mod template;

@@ -12,11 +12,12 @@ use crate::stack::DATABASE;
 /// Changes when what is in a template changes.
 const REVISION: u32 = 1;
 
-/// The folder of the profile that this test was built in: `target/debug`, `target/release`.
+/// The folder of the profile that this program was built in: `target/debug`, `target/release`.
 pub(crate) fn profile_folder() -> PathBuf {
     let program = std::env::current_exe().expect("the path of this program");
-    let folder = program.ancestors().nth(2).expect("a test program is two folders below its target folder");
-    folder.to_path_buf()
+    let folder = program.parent().expect("a program is in a folder");
+    // Tests are in a folder of their own.
+    if folder.ends_with("deps") { folder.parent().unwrap_or(folder).to_path_buf() } else { folder.to_path_buf() }
 }
 
 /// The data folder of a stopped server that has the test's database, made if it is not there.

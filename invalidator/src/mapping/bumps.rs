@@ -328,6 +328,8 @@ mod tests {
     fn a_soft_family_collapses_softly() {
         let tags = [("a:1", SOFT), ("a:2", SOFT), ("a:3", SOFT), ("a:4", HARD)];
         assert_eq!(taken(2, &tags), (strings(&["a:4"]), strings(&["a:*"])));
+        let tags = [("a:*", SOFT), ("a:1", HARD), ("b", SOFT)];
+        assert_eq!(taken(2, &tags), (strings(&["a:*"]), strings(&["b"])), "one hard member is reason enough");
     }
 
     #[test]

@@ -360,6 +360,7 @@ fn a_collapsed_family_still_fires_its_members_edges() {
         insert(&mut m, PRODUCTS, &format!("{id}|7|t|x"));
     }
     assert_eq!(commit(&mut m), "home product:*");
+    assert_eq!(commit(&mut m), "");
     assert_eq!(m.widened(), Widened { families: 1, ..Widened::default() });
 }
 
@@ -409,6 +410,8 @@ fn bindings_bump_the_family_when_they_come_and_go() {
     assert_eq!(commit(&mut m), "category:*");
     insert(&mut m, PRODUCTS, "1|7|t|x");
     assert_eq!(commit(&mut m), "category:7", "the other binding is still there");
+    delete(&mut m, BINDING, "2|2|100");
+    assert_eq!(insert(&mut m, PRODUCTS, "1|7|t|x"), Outcome::Unbound);
 }
 
 #[test]

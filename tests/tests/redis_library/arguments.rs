@@ -1,64 +1,36 @@
-//! Malformed calls: each error as it reads, the tag grammar against `core`, and random argument lists.
+//! Malformed calls: each error as it reads, and the tag grammar against `core`.
 
 use std::str::FromStr;
 
 use cachetag_core::Tag;
 
-use crate::cache::{Cache, Dice, Put, got, put};
-use crate::server::Reply;
+use crate::cache::{Cache, Dice, Put, put};
 
 const V: &str = "1700000000.00000000000000000100";
 
 /// Calls (function, key, arguments) and the error that each is answered with.
+#[rustfmt::skip]
 const ERRORS: &[(&str, &[&str], &str)] = &[
     ("cachetag_get ct:e:k", &[], r#"KEYS: expected one key of the form {namespace}:e:<key>, got "ct:e:k""#),
     ("cachetag_get {ct}:e:", &[], r#"KEYS: expected one key of the form {namespace}:e:<key>, got "{ct}:e:""#),
     ("cachetag_get {ct}:w", &[], r#"KEYS: expected one key of the form {namespace}:e:<key>, got "{ct}:w""#),
     ("cachetag_get {}:e:k", &[], r#"KEYS: expected one key of the form {namespace}:e:<key>, got "{}:e:k""#),
     ("cachetag_get x{ct}:e:k", &[], r#"KEYS: expected one key of the form {namespace}:e:<key>, got "x{ct}:e:k""#),
-    (
-        "cachetag_put {ct}:w",
-        &["v", V, "1", "TAGS", "0"],
-        r#"KEYS: expected one key of the form {namespace}:e:<key>, got "{ct}:w""#,
-    ),
+    ("cachetag_put {ct}:w", &["v", V, "1", "TAGS", "0"], r#"KEYS: expected one key of the form {namespace}:e:<key>, got "{ct}:w""#),
     ("cachetag_drop {ct}:t:k", &[], r#"KEYS: expected one key of the form {namespace}:e:<key>, got "{ct}:t:k""#),
     ("cachetag_explain w", &[], r#"KEYS: expected one key of the form {namespace}:e:<key>, got "w""#),
     ("cachetag_peek w", &[], r#"KEYS: expected one key of the form {namespace}:e:<key>, got "w""#),
-    (
-        "cachetag_claim {ct}:e:w",
-        &["a", "b", "1"],
-        r#"KEYS: expected one key of the form {namespace}:w, got "{ct}:e:w""#,
-    ),
+    ("cachetag_claim {ct}:e:w", &["a", "b", "1"], r#"KEYS: expected one key of the form {namespace}:w, got "{ct}:e:w""#),
     ("cachetag_apply {ct}:ww", &["a", V, V], r#"KEYS: expected one key of the form {namespace}:w, got "{ct}:ww""#),
     ("cachetag_advance w", &["a", V, V, "", ""], r#"KEYS: expected one key of the form {namespace}:w, got "w""#),
     ("cachetag_reset w", &["a", "b", "1", "1"], r#"KEYS: expected one key of the form {namespace}:w, got "w""#),
     ("cachetag_state w", &[], r#"KEYS: expected one key of the form {namespace}:w, got "w""#),
-    (
-        "cachetag_get {ct}:e:k",
-        &["MAXAGE", "1"],
-        r#"option "MAXAGE": unknown; there are MAXLAG ms, ATLEAST version, BETA x, NOLEASE"#,
-    ),
+    ("cachetag_get {ct}:e:k", &["MAXAGE", "1"], r#"option "MAXAGE": unknown; there are MAXLAG ms, ATLEAST version, BETA x, NOLEASE"#),
     ("cachetag_get {ct}:e:k", &[""], r#"option "": unknown; there are MAXLAG ms, ATLEAST version, BETA x, NOLEASE"#),
-    (
-        "cachetag_get {ct}:e:k",
-        &["MAXLAG"],
-        "MAXLAG: expected milliseconds, an integer from 0 to 1000000000000, got nothing",
-    ),
-    (
-        "cachetag_get {ct}:e:k",
-        &["maxlag", "5s"],
-        r#"MAXLAG: expected milliseconds, an integer from 0 to 1000000000000, got "5s""#,
-    ),
-    (
-        "cachetag_get {ct}:e:k",
-        &["MAXLAG", "-1"],
-        r#"MAXLAG: expected milliseconds, an integer from 0 to 1000000000000, got "-1""#,
-    ),
-    (
-        "cachetag_get {ct}:e:k",
-        &["MAXLAG", "1000000000001"],
-        r#"MAXLAG: expected milliseconds, an integer from 0 to 1000000000000, got "1000000000001""#,
-    ),
+    ("cachetag_get {ct}:e:k", &["MAXLAG"], "MAXLAG: expected milliseconds, an integer from 0 to 1000000000000, got nothing"),
+    ("cachetag_get {ct}:e:k", &["maxlag", "5s"], r#"MAXLAG: expected milliseconds, an integer from 0 to 1000000000000, got "5s""#),
+    ("cachetag_get {ct}:e:k", &["MAXLAG", "-1"], r#"MAXLAG: expected milliseconds, an integer from 0 to 1000000000000, got "-1""#),
+    ("cachetag_get {ct}:e:k", &["MAXLAG", "1000000000001"], r#"MAXLAG: expected milliseconds, an integer from 0 to 1000000000000, got "1000000000001""#),
     ("cachetag_get {ct}:e:k", &["MAXLAG", "1", "MAXLAG", "1"], "MAXLAG: given twice"),
     ("cachetag_get {ct}:e:k", &["NOLEASE", "NOLEASE"], "NOLEASE: given twice"),
     ("cachetag_get {ct}:e:k", &["BETA", "-1"], r#"BETA: expected a decimal number from 0 to 1000, got "-1""#),
@@ -66,21 +38,9 @@ const ERRORS: &[(&str, &[&str], &str)] = &[
     ("cachetag_get {ct}:e:k", &["BETA", "0x10"], r#"BETA: expected a decimal number from 0 to 1000, got "0x10""#),
     ("cachetag_get {ct}:e:k", &["BETA", "1e4"], r#"BETA: expected a decimal number from 0 to 1000, got "1e4""#),
     ("cachetag_get {ct}:e:k", &["BETA"], "BETA: expected a decimal number from 0 to 1000, got nothing"),
-    (
-        "cachetag_get {ct}:e:k",
-        &["ATLEAST", "100"],
-        r#"ATLEAST: expected a version or an LSN such as 16/B374D848, got "100""#,
-    ),
-    (
-        "cachetag_get {ct}:e:k",
-        &["ATLEAST", "100000000/0"],
-        r#"ATLEAST: expected a version or an LSN such as 16/B374D848, got "100000000/0""#,
-    ),
-    (
-        "cachetag_get {ct}:e:k",
-        &["ATLEAST", "1/G"],
-        r#"ATLEAST: expected a version or an LSN such as 16/B374D848, got "1/G""#,
-    ),
+    ("cachetag_get {ct}:e:k", &["ATLEAST", "100"], r#"ATLEAST: expected a version or an LSN such as 16/B374D848, got "100""#),
+    ("cachetag_get {ct}:e:k", &["ATLEAST", "100000000/0"], r#"ATLEAST: expected a version or an LSN such as 16/B374D848, got "100000000/0""#),
+    ("cachetag_get {ct}:e:k", &["ATLEAST", "1/G"], r#"ATLEAST: expected a version or an LSN such as 16/B374D848, got "1/G""#),
     ("cachetag_get {ct}:e:k", &["ATLEAST"], "ATLEAST: expected a version or an LSN such as 16/B374D848, got nothing"),
     (
         "cachetag_get {ct}:e:k",
@@ -89,205 +49,59 @@ const ERRORS: &[(&str, &[&str], &str)] = &[
     ),
     ("cachetag_put {ct}:e:k", &[], "payload: missing"),
     ("cachetag_put {ct}:e:k", &["v"], "token: expected a version, ten digits, a dot and twenty digits, got nothing"),
-    (
-        "cachetag_put {ct}:e:k",
-        &["v", "x", "1", "TAGS", "0"],
-        r#"token: expected a version, ten digits, a dot and twenty digits, got "x""#,
-    ),
-    (
-        "cachetag_put {ct}:e:k",
-        &["v", V],
-        "ttl_ms: expected milliseconds, an integer from 1 to 1000000000000, got nothing",
-    ),
-    (
-        "cachetag_put {ct}:e:k",
-        &["v", V, "0", "TAGS", "0"],
-        r#"ttl_ms: expected milliseconds, an integer from 1 to 1000000000000, got "0""#,
-    ),
-    (
-        "cachetag_put {ct}:e:k",
-        &["v", V, "1.5", "TAGS", "0"],
-        r#"ttl_ms: expected milliseconds, an integer from 1 to 1000000000000, got "1.5""#,
-    ),
-    (
-        "cachetag_put {ct}:e:k",
-        &["v", V, "99999999999999999999", "TAGS", "0"],
-        r#"ttl_ms: expected milliseconds, an integer from 1 to 1000000000000, got "99999999999999999999""#,
-    ),
-    (
-        "cachetag_put {ct}:e:k",
-        &["v", V, "1"],
-        "TAGS: missing; TAGS 0 stores an entry that only its TTL and the floor end",
-    ),
-    (
-        "cachetag_put {ct}:e:k",
-        &["v", V, "1", "TAGS"],
-        "TAGS: expected the number of tags, an integer from 0 to 1000000000000, got nothing",
-    ),
+    ("cachetag_put {ct}:e:k", &["v", "x", "1", "TAGS", "0"], r#"token: expected a version, ten digits, a dot and twenty digits, got "x""#),
+    ("cachetag_put {ct}:e:k", &["v", V], "ttl_ms: expected milliseconds, an integer from 1 to 1000000000000, got nothing"),
+    ("cachetag_put {ct}:e:k", &["v", V, "0", "TAGS", "0"], r#"ttl_ms: expected milliseconds, an integer from 1 to 1000000000000, got "0""#),
+    ("cachetag_put {ct}:e:k", &["v", V, "1.5", "TAGS", "0"], r#"ttl_ms: expected milliseconds, an integer from 1 to 1000000000000, got "1.5""#),
+    ("cachetag_put {ct}:e:k", &["v", V, "99999999999999999999", "TAGS", "0"], r#"ttl_ms: expected milliseconds, an integer from 1 to 1000000000000, got "99999999999999999999""#),
+    ("cachetag_put {ct}:e:k", &["v", V, "1"], "TAGS: missing; TAGS 0 stores an entry that only its TTL and the floor end"),
+    ("cachetag_put {ct}:e:k", &["v", V, "1", "TAGS"], "TAGS: expected the number of tags, an integer from 0 to 1000000000000, got nothing"),
     ("cachetag_put {ct}:e:k", &["v", V, "1", "TAGS", "2", "a:1"], "TAGS: 2 tags announced, 1 arguments left"),
-    (
-        "cachetag_put {ct}:e:k",
-        &["v", V, "1", "TAGS", "1", "a:1", "a:2"],
-        r#"option "a:2": unknown; there are TAGS n tag…, FRESH ms, COST ms, ABSENT, LEASE id"#,
-    ),
+    ("cachetag_put {ct}:e:k", &["v", V, "1", "TAGS", "1", "a:1", "a:2"], r#"option "a:2": unknown; there are TAGS n tag…, FRESH ms, COST ms, ABSENT, LEASE id"#),
     ("cachetag_put {ct}:e:k", &["v", V, "1", "TAGS", "0", "TAGS", "0"], "TAGS: given twice"),
-    (
-        "cachetag_put {ct}:e:k",
-        &["v", V, "1", "TAGS", "1", "A b"],
-        r#"TAGS: tag "A b" is not canonical: byte %20 must be percent-encoded"#,
-    ),
-    (
-        "cachetag_put {ct}:e:k",
-        &["v", V, "1", "TAGS", "1", "a\n"],
-        r#"TAGS: tag "a?" is not canonical: byte %0A must be percent-encoded"#,
-    ),
+    ("cachetag_put {ct}:e:k", &["v", V, "1", "TAGS", "1", "A b"], r#"TAGS: tag "A b" is not canonical: byte %20 must be percent-encoded"#),
+    ("cachetag_put {ct}:e:k", &["v", V, "1", "TAGS", "1", "a\n"], r#"TAGS: tag "a?" is not canonical: byte %0A must be percent-encoded"#),
     ("cachetag_put {ct}:e:k", &["v", V, "1", "TAGS", "1", ""], r#"TAGS: tag "" is not canonical: empty"#),
-    (
-        "cachetag_put {ct}:e:k",
-        &["v", V, "1", "TAGS", "1", ":1"],
-        r#"TAGS: tag ":1" is not canonical: no family before the first ":""#,
-    ),
-    (
-        "cachetag_put {ct}:e:k",
-        &["v", V, "1", "TAGS", "1", "a:%2a"],
-        r#"TAGS: tag "a:%2a" is not canonical: "%" without two upper-case hexadecimal digits"#,
-    ),
-    (
-        "cachetag_put {ct}:e:k",
-        &["v", V, "1", "TAGS", "1", "a:%41"],
-        r#"TAGS: tag "a:%41" is not canonical: %41 encodes a byte that stands for itself"#,
-    ),
-    (
-        "cachetag_put {ct}:e:k",
-        &["v", V, "1", "TAGS", "0", "FRESH", "0"],
-        r#"FRESH: expected milliseconds, an integer from 1 to 1000000000000, got "0""#,
-    ),
-    (
-        "cachetag_put {ct}:e:k",
-        &["v", V, "1", "TAGS", "0", "COST", "a"],
-        r#"COST: expected milliseconds, an integer from 0 to 1000000000000, got "a""#,
-    ),
+    ("cachetag_put {ct}:e:k", &["v", V, "1", "TAGS", "1", ":1"], r#"TAGS: tag ":1" is not canonical: no family before the first ":""#),
+    ("cachetag_put {ct}:e:k", &["v", V, "1", "TAGS", "1", "a:%2a"], r#"TAGS: tag "a:%2a" is not canonical: "%" without two upper-case hexadecimal digits"#),
+    ("cachetag_put {ct}:e:k", &["v", V, "1", "TAGS", "1", "a:%41"], r#"TAGS: tag "a:%41" is not canonical: %41 encodes a byte that stands for itself"#),
+    ("cachetag_put {ct}:e:k", &["v", V, "1", "TAGS", "0", "FRESH", "0"], r#"FRESH: expected milliseconds, an integer from 1 to 1000000000000, got "0""#),
+    ("cachetag_put {ct}:e:k", &["v", V, "1", "TAGS", "0", "COST", "a"], r#"COST: expected milliseconds, an integer from 0 to 1000000000000, got "a""#),
     ("cachetag_put {ct}:e:k", &["v", V, "1", "TAGS", "0", "LEASE"], "LEASE: expected the id that cachetag_get gave"),
     ("cachetag_put {ct}:e:k", &["v", V, "1", "TAGS", "0", "ABSENT"], "payload: must be empty with ABSENT"),
     ("cachetag_drop {ct}:e:k", &["x"], r#"arguments: unexpected "x""#),
     ("cachetag_state {ct}:w", &["x"], r#"arguments: unexpected "x""#),
     ("cachetag_claim {ct}:w", &[], "claimant: expected a text of 1 to 256 bytes"),
     ("cachetag_claim {ct}:w", &["a", ""], "source: expected a text of 1 to 1024 bytes"),
-    (
-        "cachetag_claim {ct}:w",
-        &["a", "b"],
-        "max_lag_ms: expected milliseconds, an integer from 1 to 1000000000000, got nothing",
-    ),
-    (
-        "cachetag_claim {ct}:w",
-        &["a", "b", "1", "0"],
-        r#"lease_ms: expected milliseconds, an integer from 1 to 1000000000000, got "0""#,
-    ),
+    ("cachetag_claim {ct}:w", &["a", "b"], "max_lag_ms: expected milliseconds, an integer from 1 to 1000000000000, got nothing"),
+    ("cachetag_claim {ct}:w", &["a", "b", "1", "0"], r#"lease_ms: expected milliseconds, an integer from 1 to 1000000000000, got "0""#),
     ("cachetag_claim {ct}:w", &["a", "b", "1", "1", "1"], r#"arguments: unexpected "1""#),
     ("cachetag_apply {ct}:w", &["a"], "from: expected a version, ten digits, a dot and twenty digits, got nothing"),
+    ("cachetag_apply {ct}:w", &["a", V, "1"], r#"to: expected a version, ten digits, a dot and twenty digits, got "1""#),
+    ("cachetag_apply {ct}:w", &["a", V, "1700000000.00000000000000000099"], "to: 1700000000.00000000000000000099 is below from 1700000000.00000000000000000100"),
+    ("cachetag_apply {ct}:w", &["a", V, "1700000001.00000000000000000100"], "to: epoch differs from that of from; cachetag_reset opens an epoch"),
+    ("cachetag_apply {ct}:w", &["a", V, V, V, "0", "0"], "version: 1700000000.00000000000000000100 is not above 1700000000.00000000000000000100: groups ascend, from excluded"),
     (
         "cachetag_apply {ct}:w",
-        &["a", V, "1"],
-        r#"to: expected a version, ten digits, a dot and twenty digits, got "1""#,
-    ),
-    (
-        "cachetag_apply {ct}:w",
-        &["a", V, "1700000000.00000000000000000099"],
-        "to: 1700000000.00000000000000000099 is below from 1700000000.00000000000000000100",
-    ),
-    (
-        "cachetag_apply {ct}:w",
-        &["a", V, "1700000001.00000000000000000100"],
-        "to: epoch differs from that of from; cachetag_reset opens an epoch",
-    ),
-    (
-        "cachetag_apply {ct}:w",
-        &["a", V, V, V, "0", "0"],
-        "version: 1700000000.00000000000000000100 is not above 1700000000.00000000000000000100: groups ascend, from excluded",
-    ),
-    (
-        "cachetag_apply {ct}:w",
-        &[
-            "a",
-            V,
-            "1700000000.00000000000000000102",
-            "1700000000.00000000000000000102",
-            "0",
-            "0",
-            "1700000000.00000000000000000101",
-            "0",
-            "0",
-        ],
+        &["a", V, "1700000000.00000000000000000102", "1700000000.00000000000000000102", "0", "0", "1700000000.00000000000000000101", "0", "0"],
         "version: 1700000000.00000000000000000101 is not above 1700000000.00000000000000000102: groups ascend, from excluded",
     ),
-    (
-        "cachetag_apply {ct}:w",
-        &["a", V, V, "1700000000.00000000000000000101", "0", "0"],
-        "version: 1700000000.00000000000000000101 is above to 1700000000.00000000000000000100",
-    ),
-    (
-        "cachetag_apply {ct}:w",
-        &["a", V, "1700000000.00000000000000000101", "1700000000.00000000000000000101", "1"],
-        "nsoft: expected a number of tags, an integer from 0 to 1000000000000, got nothing",
-    ),
-    (
-        "cachetag_apply {ct}:w",
-        &["a", V, "1700000000.00000000000000000101", "1700000000.00000000000000000101", "x", "1"],
-        r#"nhard: expected a number of tags, an integer from 0 to 1000000000000, got "x""#,
-    ),
-    (
-        "cachetag_apply {ct}:w",
-        &["a", V, "1700000000.00000000000000000101", "1700000000.00000000000000000101", "1", "1", "a"],
-        "nhard, nsoft: 1 and 1 tags announced, 1 arguments left",
-    ),
-    (
-        "cachetag_apply {ct}:w",
-        &["a", V, "1700000000.00000000000000000101", "1700000000.00000000000000000101", "0", "1", "{"],
-        r#"tags: tag "{" is not canonical: byte %7B must be percent-encoded"#,
-    ),
-    (
-        "cachetag_apply {ct}:w",
-        &["a", V, V, "a:1"],
-        r#"version: expected a version, ten digits, a dot and twenty digits, got "a:1""#,
-    ),
-    (
-        "cachetag_advance {ct}:w",
-        &["a", V, V],
-        "watermark: expected a version, ten digits, a dot and twenty digits, got nothing",
-    ),
-    (
-        "cachetag_advance {ct}:w",
-        &["a", V, V, "1700000000.00000000000000000101", ""],
-        "watermark: 1700000000.00000000000000000101 is above to 1700000000.00000000000000000100",
-    ),
-    (
-        "cachetag_advance {ct}:w",
-        &["a", V, V, "1600000000.00000000000000000101", ""],
-        "watermark: epoch differs from that of to",
-    ),
-    (
-        "cachetag_advance {ct}:w",
-        &["a", V, V, V],
-        "fresh_at_ms: expected milliseconds, an integer from 0 to 10000000000000, got nothing",
-    ),
-    (
-        "cachetag_advance {ct}:w",
-        &["a", V, V, V, "now"],
-        r#"fresh_at_ms: expected milliseconds, an integer from 0 to 10000000000000, got "now""#,
-    ),
+    ("cachetag_apply {ct}:w", &["a", V, V, "1700000000.00000000000000000101", "0", "0"], "version: 1700000000.00000000000000000101 is above to 1700000000.00000000000000000100"),
+    ("cachetag_apply {ct}:w", &["a", V, "1700000000.00000000000000000101", "1700000000.00000000000000000101", "1"], "nsoft: expected a number of tags, an integer from 0 to 1000000000000, got nothing"),
+    ("cachetag_apply {ct}:w", &["a", V, "1700000000.00000000000000000101", "1700000000.00000000000000000101", "x", "1"], r#"nhard: expected a number of tags, an integer from 0 to 1000000000000, got "x""#),
+    ("cachetag_apply {ct}:w", &["a", V, "1700000000.00000000000000000101", "1700000000.00000000000000000101", "1", "1", "a"], "nhard, nsoft: 1 and 1 tags announced, 1 arguments left"),
+    ("cachetag_apply {ct}:w", &["a", V, "1700000000.00000000000000000101", "1700000000.00000000000000000101", "0", "1", "{"], r#"tags: tag "{" is not canonical: byte %7B must be percent-encoded"#),
+    ("cachetag_apply {ct}:w", &["a", V, V, "a:1"], r#"version: expected a version, ten digits, a dot and twenty digits, got "a:1""#),
+    ("cachetag_advance {ct}:w", &["a", V, V], "watermark: expected a version, ten digits, a dot and twenty digits, got nothing"),
+    ("cachetag_advance {ct}:w", &["a", V, V, "1700000000.00000000000000000101", ""], "watermark: 1700000000.00000000000000000101 is above to 1700000000.00000000000000000100"),
+    ("cachetag_advance {ct}:w", &["a", V, V, "1600000000.00000000000000000101", ""], "watermark: epoch differs from that of to"),
+    ("cachetag_advance {ct}:w", &["a", V, V, V], "fresh_at_ms: expected milliseconds, an integer from 0 to 10000000000000, got nothing"),
+    ("cachetag_advance {ct}:w", &["a", V, V, V, "now"], r#"fresh_at_ms: expected milliseconds, an integer from 0 to 10000000000000, got "now""#),
     ("cachetag_advance {ct}:w", &["a", V, V, V, "1", "2"], r#"arguments: unexpected "2""#),
     ("cachetag_reset {ct}:w", &["a", "b"], "lsn: expected twenty decimal digits or X/Y, got nothing"),
-    (
-        "cachetag_reset {ct}:w",
-        &["a", "b", "18446744073709551616", "0"],
-        r#"lsn: expected twenty decimal digits or X/Y, got "18446744073709551616""#,
-    ),
+    ("cachetag_reset {ct}:w", &["a", "b", "18446744073709551616", "0"], r#"lsn: expected twenty decimal digits or X/Y, got "18446744073709551616""#),
     ("cachetag_reset {ct}:w", &["a", "b", "1"], "min_epoch: expected an integer from 0 to 9999999999, got nothing"),
-    (
-        "cachetag_reset {ct}:w",
-        &["a", "b", "1", "10000000000"],
-        r#"min_epoch: expected an integer from 0 to 9999999999, got "10000000000""#,
-    ),
+    ("cachetag_reset {ct}:w", &["a", "b", "1", "10000000000"], r#"min_epoch: expected an integer from 0 to 9999999999, got "10000000000""#),
     ("cachetag_reset {ct}:w", &["a", "b", "1", "1", "1"], r#"arguments: unexpected "1""#),
 ];
 
@@ -420,7 +234,7 @@ fn the_tag_grammar_is_that_of_core() {
     for _ in 0..20_000 {
         let mut text = Vec::new();
         for _ in 0..dice.below(6) {
-            text.extend(*dice.pick(pieces));
+            text.extend(dice.pick(pieces));
         }
         if dice.chance(2) {
             let at = dice.below(text.len() + 1);
@@ -447,178 +261,5 @@ fn bumps_reach_what_core_says() {
         lsn += 1;
         c.apply(lsn, &[bump], &[]);
         assert_eq!(c.state("k") == "miss", case["falls"].as_bool().unwrap(), "{entry} after {bump}");
-    }
-}
-
-/// Random calls: a documented reply, or an error that begins with CACHETAG and changes nothing.
-#[test]
-fn random_arguments_never_get_an_undocumented_answer() {
-    let functions = [
-        "cachetag_get",
-        "cachetag_peek",
-        "cachetag_put",
-        "cachetag_drop",
-        "cachetag_explain",
-        "cachetag_claim",
-        "cachetag_apply",
-        "cachetag_advance",
-        "cachetag_reset",
-        "cachetag_state",
-        "cachetag_version",
-    ];
-    let (mut errors, mut replies) = (0, 0);
-    for seed in 0..6 {
-        let mut dice = Dice::new(seed);
-        let mut c = Cache::open();
-        c.fill("k", 100, &["product:1"]);
-        for _ in 0..2_500 {
-            let function = *dice.pick(&functions);
-            let mut command: Vec<Vec<u8>> = vec![b"FCALL".to_vec(), function.into(), b"1".to_vec()];
-            let fitting = if ["cachetag_get", "cachetag_peek", "cachetag_put", "cachetag_drop", "cachetag_explain"]
-                .contains(&function)
-            {
-                "{ct}:e:k"
-            } else {
-                "{ct}:w"
-            };
-            let key = if dice.chance(95) {
-                fitting
-            } else {
-                *dice.pick(&["{ct}:e:k", "{ct}:w", "k", "", "{ct}:t:product:1", "{ct}:log"])
-            };
-            command.push(key.into());
-            command.extend(arguments(&mut dice, &mut c, function));
-            let before = c.con.digest();
-            match c.con.call(&command) {
-                Err(error) => {
-                    errors += 1;
-                    assert!(error.starts_with("CACHETAG "), "{error}: {}", text(&command));
-                    assert_eq!(c.con.digest(), before, "an error changed something: {}", text(&command));
-                }
-                Ok(reply) => {
-                    replies += 1;
-                    check(function, &reply);
-                }
-            }
-            // The position as it is now, so that later calls may fit.
-            if let Some(applied) = c.w("applied") {
-                c.epoch = applied[..10].into();
-                c.applied = applied[11..].parse().unwrap();
-            }
-        }
-    }
-    assert!(errors > 1_000 && replies > 1_000, "{errors} errors, {replies} replies");
-}
-
-fn text(command: &[Vec<u8>]) -> String {
-    command.iter().map(|a| String::from_utf8_lossy(a).into_owned()).collect::<Vec<_>>().join(" ")
-}
-
-/// Arguments that fit more often than not, then damaged in one of a few ways.
-fn arguments(dice: &mut Dice, c: &mut Cache, function: &str) -> Vec<Vec<u8>> {
-    let version =
-        |c: &Cache, dice: &mut Dice| c.v((c.applied + dice.below(4) as u64).saturating_sub(dice.below(2) as u64));
-    let tags = ["product:1", "product:*", "*", "category:7", "a:%2A", "homepage"];
-    let mut args: Vec<String> = Vec::new();
-    match function {
-        "cachetag_get" | "cachetag_peek" | "cachetag_explain" => {
-            for _ in 0..dice.below(3) {
-                match dice.below(4) {
-                    0 => args.extend(["MAXLAG".into(), dice.pick(&["0", "60000", "1000000000000"]).to_string()]),
-                    1 => {
-                        args.extend(["ATLEAST".into(), if dice.chance(50) { "0/70".into() } else { version(c, dice) }])
-                    }
-                    2 => args.extend(["BETA".into(), "0.7".into()]),
-                    _ => args.push("NOLEASE".into()),
-                }
-            }
-        }
-        "cachetag_put" => {
-            args.extend(["payload".into(), version(c, dice), "600000".into(), "TAGS".into()]);
-            let n = dice.below(4);
-            args.push(n.to_string());
-            args.extend((0..n).map(|_| dice.pick(&tags).to_string()));
-            if dice.chance(30) {
-                args.extend(["FRESH".into(), "600000".into(), "COST".into(), "5".into()]);
-            }
-            if dice.chance(20) {
-                args[0].clear();
-                args.push("ABSENT".into());
-            }
-        }
-        "cachetag_claim" => args.extend(["daemon", "source", "600000", "600000"].map(String::from)),
-        "cachetag_apply" => {
-            let (from, to) = (c.v(c.applied), c.v(c.applied + 3));
-            args.extend(["daemon".into(), from, to]);
-            for step in 1..=dice.below(3) as u64 {
-                let (nhard, nsoft) = (dice.below(3), dice.below(2));
-                args.extend([c.v(c.applied + step), nhard.to_string(), nsoft.to_string()]);
-                args.extend((0..nhard + nsoft).map(|_| dice.pick(&tags).to_string()));
-            }
-        }
-        "cachetag_advance" => {
-            let now = c.now().to_string();
-            args.extend(["daemon".into(), c.v(c.applied), c.v(c.applied + 1), version(c, dice), now]);
-        }
-        "cachetag_reset" => args.extend(["daemon", "source", "100", "0"].map(String::from)),
-        _ => {}
-    }
-    let mut args: Vec<Vec<u8>> = args.into_iter().map(String::into_bytes).collect();
-    let junk: &[&[u8]] = &[
-        b"",
-        b"0",
-        b"1",
-        b"-1",
-        b"1.5",
-        b"99999999999999999999",
-        b"nan",
-        b"TAGS",
-        b"ABSENT",
-        b"LEASE",
-        b"MAXLAG",
-        b"\xff\0",
-        b"a b",
-        b"product:1",
-        b"0000000000.00000000000000000000",
-        b"9999999999.99999999999999999999",
-        b"*",
-        b"%",
-        b"2",
-    ];
-    if dice.chance(60) {
-        for _ in 0..1 + dice.below(2) {
-            let at = dice.below(args.len() + 1);
-            match dice.below(4) {
-                0 => args.insert(at, dice.pick(junk).to_vec()),
-                1 if at < args.len() => drop(args.remove(at)),
-                2 if at < args.len() => args[at] = dice.pick(junk).to_vec(),
-                3 if at < args.len() => args.truncate(at),
-                _ => args.push(dice.pick(junk).to_vec()),
-            }
-        }
-    }
-    args
-}
-
-fn check(function: &str, reply: &Reply) {
-    match function {
-        "cachetag_get" | "cachetag_peek" => drop(got(reply)),
-        "cachetag_put" => drop(put(reply)),
-        "cachetag_drop" => assert!(matches!(reply, Reply::Int(0 | 1))),
-        "cachetag_version" => assert_eq!(reply.text(), "0.1.0"),
-        "cachetag_explain" | "cachetag_claim" | "cachetag_state" => {
-            assert!(reply.texts().len() % 2 == 0 && reply.texts().len() >= 8)
-        }
-        "cachetag_apply" | "cachetag_advance" => match reply.list() {
-            [kind, Reply::Int(_), Reply::Int(_)] => assert_eq!(kind.text(), "applied"),
-            [kind, Reply::Text(_)] => assert!(["fenced", "discontinuity"].contains(&kind.text().as_str())),
-            other => panic!("{other:?}"),
-        },
-        "cachetag_reset" => match reply.list() {
-            [kind, version, Reply::Int(_)] => assert!(kind.text() == "reset" && version.text().len() == 31),
-            [kind, Reply::Text(_)] => assert_eq!(kind.text(), "fenced"),
-            other => panic!("{other:?}"),
-        },
-        other => panic!("{other}"),
     }
 }

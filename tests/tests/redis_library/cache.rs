@@ -189,10 +189,12 @@ impl Cache {
         }
     }
 
+    /// Deletes the key `{ct}:<suffix>`.
     pub fn delete_if_there(&mut self, suffix: &str) {
         self.con.ok(&["DEL", &format!("{{ct}}:{suffix}")]);
     }
 
+    /// Deletes the key `{ct}:<suffix>`, which must be there.
     pub fn delete(&mut self, suffix: &str) {
         assert_eq!(self.con.ok(&["DEL", &format!("{{ct}}:{suffix}")]), Reply::Int(1), "{suffix}");
     }
@@ -264,7 +266,7 @@ impl Dice {
         self.below(100) < percent
     }
 
-    pub fn pick<'a, T>(&mut self, items: &'a [T]) -> &'a T {
-        &items[self.below(items.len())]
+    pub fn pick<T: Copy>(&mut self, items: &[T]) -> T {
+        items[self.below(items.len())]
     }
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::fs;
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -60,11 +60,6 @@ impl Server {
     /// The server's Unix socket.
     pub fn socket(&self) -> PathBuf {
         self.folder.join("socket")
-    }
-
-    /// The server's working folder.
-    pub fn folder(&self) -> &Path {
-        &self.folder
     }
 
     /// A new connection.
