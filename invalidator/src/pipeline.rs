@@ -24,6 +24,11 @@ use crate::watermark::{FullXid, Observation, Watermark};
 const MAX_BATCH_COMMITS: usize = 20_000;
 /// Frames mapped before the loop looks at everything else.
 const FRAMES_A_TURN: usize = 512;
+/// Under a stream of commits that never ends, a batch is sent at most this often: many small calls would cost Redis, and the walsender
+/// that shares its processors, more than the bumps themselves. At ordinary rates a batch never waits.
+const PACE: Duration = Duration::from_millis(2);
+/// Commits in a batch that make it one of such a stream.
+const BUSY_COMMITS: usize = 32;
 /// Two looks at PostgreSQL under load are at least this far apart; each costs a snapshot.
 const LOOK_INTERVAL: Duration = Duration::from_millis(2);
 /// A look that found an invisible commit is repeated after this, doubling up to the heartbeat.
@@ -103,6 +108,11 @@ pub struct Pipeline {
     walsender: i32,
     heartbeat: Duration,
     max_tags: usize,
+    /// When the last batch was sent, and whether it was one of a stream of commits that never ends.
+    sent: Instant,
+    busy: bool,
+    /// Commits wait for the acknowledgement: no batch waits for anything.
+    synchronous: bool,
     look: Option<LookFuture>,
     look_at: Option<Instant>,
     looked: Instant,
@@ -146,6 +156,9 @@ impl Pipeline {
             walsender: parts.walsender,
             heartbeat: config.heartbeat,
             max_tags: config.max_tags_per_batch,
+            sent: now,
+            busy: false,
+            synchronous: false,
             look: None,
             look_at: Some(now),
             looked: now,
@@ -201,6 +214,7 @@ impl Pipeline {
                     self.look_at = None;
                     self.begin_look();
                 }
+                () = sleep_until(self.sent + PACE), if self.is_filling() => {}
                 ready = self.source.ready(), if room => {
                     ready?;
                     self.drain_frames().await?;
@@ -330,7 +344,10 @@ impl Pipeline {
     fn start_calls(&mut self) {
         if let Some(to) = self.batch.end()
             && !self.calls.any(|call| matches!(call, Call::Apply { .. }))
+            && !self.is_filling()
         {
+            self.sent = Instant::now();
+            self.busy = self.batch.commits() >= BUSY_COMMITS;
             let call = self.sink.apply(self.epoch, self.position, to, &self.batch);
             self.calls.push(Call::Apply { to, commits: self.batch.commits() }, call);
             self.position = to;
@@ -352,6 +369,15 @@ impl Pipeline {
                 self.position = to;
             }
         }
+    }
+
+    /// Does the batch wait to become larger?
+    fn is_filling(&self) -> bool {
+        self.busy
+            && !self.synchronous
+            && self.batch.end().is_some()
+            && self.batch.tags() < self.max_tags / 4
+            && self.sent.elapsed() < PACE
     }
 
     async fn on_reply(
@@ -410,6 +436,7 @@ impl Pipeline {
 
     async fn on_look(&mut self, (asked_at, look): (u64, Look)) -> Result<(), SessionError> {
         self.see_to_writers(&look)?;
+        self.synchronous = look.synchronous;
         let draining = self.watermark.draining().len();
         self.watermark.observe(&Observation {
             asked_at,
