@@ -111,6 +111,8 @@ pub struct Pipeline {
     /// When the last batch was sent, and whether it was one of a stream of commits that never ends.
     sent: Instant,
     busy: bool,
+    /// Everything that was received is mapped.
+    dry: bool,
     /// Commits wait for the acknowledgement: no batch waits for anything.
     synchronous: bool,
     look: Option<LookFuture>,
@@ -158,6 +160,7 @@ impl Pipeline {
             max_tags: config.max_tags_per_batch,
             sent: now,
             busy: false,
+            dry: true,
             synchronous: false,
             look: None,
             look_at: Some(now),
@@ -197,7 +200,8 @@ impl Pipeline {
         status.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             self.start_calls();
-            let room = self.has_room();
+            // A batch that waits need not be woken for every few bytes: they gather in the socket, and one read takes them all.
+            let room = self.has_room() && !(self.dry && self.is_filling());
             let look_at = self.look_at;
             // Cancel safety: a call, a look and a received frame leave their place only together with their result.
             tokio::select! {
@@ -233,11 +237,15 @@ impl Pipeline {
     async fn drain_frames(&mut self) -> Result<(), SessionError> {
         self.heard = Instant::now();
         let mut reply = false;
+        self.dry = false;
         for _ in 0..FRAMES_A_TURN {
             if !self.has_room() {
                 break;
             }
-            let Some(frame) = self.source.try_next_frame()? else { break };
+            let Some(frame) = self.source.try_next_frame()? else {
+                self.dry = true;
+                break;
+            };
             match frame {
                 Frame::XLogData(data) => self.on_message(&data.data)?,
                 Frame::Keepalive(keepalive) => {
