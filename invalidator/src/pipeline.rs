@@ -8,13 +8,14 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use cachetag_core::{Epoch, Lsn, MESSAGE_PREFIX, Tag};
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, interval_at, sleep_until, timeout};
 use tracing::{debug, info, warn};
 
 use crate::batch::Batch;
 use crate::config::Config;
 use crate::control::{Control, Look};
 use crate::mapping::{Column, Mapper, OldRow, Outcome, Relation, ReplicaIdentity, Row, Value};
+use crate::report::{self, Reporter};
 use crate::session::SessionError;
 use crate::sink::{Calls, Sink, SinkError};
 use crate::source::{Frame, ReplicationConnection, pgoutput};
@@ -48,16 +49,17 @@ enum Call {
     Advance { to: Lsn, published: bool },
 }
 
-type LookFuture = Pin<Box<dyn Future<Output = Result<(u64, Look), SessionError>>>>;
+type Underway<T> = Pin<Box<dyn Future<Output = T>>>;
+type LookFuture = Underway<Result<(u64, Look), SessionError>>;
 
 /// What [`crate::session::open`] has opened.
 pub struct Parts {
     /// The stream, begun.
     pub source: ReplicationConnection,
     /// The SQL connection.
-    pub control: Control,
+    pub control: Rc<Control>,
     /// Redis, claimed.
-    pub sink: Sink,
+    pub sink: Rc<Sink>,
     /// Rules and dependencies as they were read.
     pub mapper: Mapper,
     /// The watermark, where the slot stands.
@@ -70,6 +72,8 @@ pub struct Parts {
     pub applied: Lsn,
     /// Server process of the stream.
     pub walsender: i32,
+    /// Tells PostgreSQL about this session.
+    pub reporter: Reporter,
     /// Where rules and dependencies were read.
     pub metadata_at: Lsn,
     /// Who was changing them then.
@@ -115,6 +119,8 @@ pub struct Pipeline {
     dry: bool,
     /// Commits wait for the acknowledgement: no batch waits for anything.
     synchronous: bool,
+    reporter: Reporter,
+    reporting: Option<Underway<Result<(), SessionError>>>,
     look: Option<LookFuture>,
     look_at: Option<Instant>,
     looked: Instant,
@@ -139,8 +145,8 @@ impl Pipeline {
             source: parts.source,
             parser: pgoutput::Parser::new(),
             offsets: RowBuffers::default(),
-            control: Rc::new(parts.control),
-            sink: Rc::new(parts.sink),
+            control: parts.control,
+            sink: parts.sink,
             mapper: parts.mapper,
             batch: Batch::default(),
             calls: Calls::default(),
@@ -162,6 +168,8 @@ impl Pipeline {
             busy: false,
             dry: true,
             synchronous: false,
+            reporter: parts.reporter,
+            reporting: None,
             look: None,
             look_at: Some(now),
             looked: now,
@@ -198,6 +206,8 @@ impl Pipeline {
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut status = interval(STATUS_INTERVAL);
         status.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // The session has just reported.
+        let mut report = interval_at(Instant::now() + report::INTERVAL, report::INTERVAL);
         loop {
             self.start_calls();
             // A batch that waits need not be woken for every few bytes: they gather in the socket, and one read takes them all.
@@ -214,6 +224,14 @@ impl Pipeline {
                 }
                 _ = heartbeat.tick() => self.on_heartbeat()?,
                 _ = status.tick() => self.send_status(true).await?,
+                _ = report.tick(), if self.reporting.is_none() => {
+                    let (sink, control, watermark) = (self.sink.clone(), self.control.clone(), self.watermark.published());
+                    self.reporting = Some(Box::pin(self.reporter.clone().send(sink, control, watermark)));
+                }
+                reported = pending_or(&mut self.reporting) => {
+                    self.reporting = None;
+                    reported?;
+                }
                 () = sleep_until(look_at.unwrap_or_else(Instant::now)), if look_at.is_some() && self.look.is_none() => {
                     self.look_at = None;
                     self.begin_look();
@@ -574,9 +592,9 @@ fn old_row<'r, 'o, 'a>(
 }
 
 /// The future if there is one, otherwise one that is never ready.
-async fn pending_or(look: &mut Option<LookFuture>) -> Result<(u64, Look), SessionError> {
-    match look {
-        Some(look) => look.as_mut().await,
+async fn pending_or<T>(underway: &mut Option<Underway<T>>) -> T {
+    match underway {
+        Some(future) => future.as_mut().await,
         None => std::future::pending().await,
     }
 }
