@@ -10,6 +10,7 @@ pub mod control;
 pub mod dev;
 pub mod mapping;
 pub mod pipeline;
+pub mod report;
 pub mod run;
 pub mod session;
 pub mod sink;

@@ -8,13 +8,14 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use cachetag_core::{Epoch, Lsn, MESSAGE_PREFIX, Tag};
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, interval_at, sleep_until, timeout};
 use tracing::{debug, info, warn};
 
 use crate::batch::Batch;
 use crate::config::Config;
 use crate::control::{Control, Look};
 use crate::mapping::{Column, Mapper, OldRow, Outcome, Relation, ReplicaIdentity, Row, Value};
+use crate::report::{self, Reporter};
 use crate::session::SessionError;
 use crate::sink::{Calls, Sink, SinkError};
 use crate::source::{Frame, ReplicationConnection, pgoutput};
@@ -24,6 +25,11 @@ use crate::watermark::{FullXid, Observation, Watermark};
 const MAX_BATCH_COMMITS: usize = 20_000;
 /// Frames mapped before the loop looks at everything else.
 const FRAMES_A_TURN: usize = 512;
+/// Under a stream of commits that never ends, a batch is sent at most this often: many small calls would cost Redis, and the walsender
+/// that shares its processors, more than the bumps themselves. At ordinary rates a batch never waits.
+const PACE: Duration = Duration::from_millis(2);
+/// Commits in a batch that make it one of such a stream.
+const BUSY_COMMITS: usize = 32;
 /// Two looks at PostgreSQL under load are at least this far apart; each costs a snapshot.
 const LOOK_INTERVAL: Duration = Duration::from_millis(2);
 /// A look that found an invisible commit is repeated after this, doubling up to the heartbeat.
@@ -43,16 +49,17 @@ enum Call {
     Advance { to: Lsn, published: bool },
 }
 
-type LookFuture = Pin<Box<dyn Future<Output = Result<(u64, Look), SessionError>>>>;
+type Underway<T> = Pin<Box<dyn Future<Output = T>>>;
+type LookFuture = Underway<Result<(u64, Look), SessionError>>;
 
 /// What [`crate::session::open`] has opened.
 pub struct Parts {
     /// The stream, begun.
     pub source: ReplicationConnection,
     /// The SQL connection.
-    pub control: Control,
+    pub control: Rc<Control>,
     /// Redis, claimed.
-    pub sink: Sink,
+    pub sink: Rc<Sink>,
     /// Rules and dependencies as they were read.
     pub mapper: Mapper,
     /// The watermark, where the slot stands.
@@ -65,6 +72,8 @@ pub struct Parts {
     pub applied: Lsn,
     /// Server process of the stream.
     pub walsender: i32,
+    /// Tells PostgreSQL about this session.
+    pub reporter: Reporter,
     /// Where rules and dependencies were read.
     pub metadata_at: Lsn,
     /// Who was changing them then.
@@ -103,6 +112,15 @@ pub struct Pipeline {
     walsender: i32,
     heartbeat: Duration,
     max_tags: usize,
+    /// When the last batch was sent, and whether it was one of a stream of commits that never ends.
+    sent: Instant,
+    busy: bool,
+    /// Everything that was received is mapped.
+    dry: bool,
+    /// Commits wait for the acknowledgement: no batch waits for anything.
+    synchronous: bool,
+    reporter: Reporter,
+    reporting: Option<Underway<Result<(), SessionError>>>,
     look: Option<LookFuture>,
     look_at: Option<Instant>,
     looked: Instant,
@@ -127,8 +145,8 @@ impl Pipeline {
             source: parts.source,
             parser: pgoutput::Parser::new(),
             offsets: RowBuffers::default(),
-            control: Rc::new(parts.control),
-            sink: Rc::new(parts.sink),
+            control: parts.control,
+            sink: parts.sink,
             mapper: parts.mapper,
             batch: Batch::default(),
             calls: Calls::default(),
@@ -146,6 +164,12 @@ impl Pipeline {
             walsender: parts.walsender,
             heartbeat: config.heartbeat,
             max_tags: config.max_tags_per_batch,
+            sent: now,
+            busy: false,
+            dry: true,
+            synchronous: false,
+            reporter: parts.reporter,
+            reporting: None,
             look: None,
             look_at: Some(now),
             looked: now,
@@ -182,9 +206,12 @@ impl Pipeline {
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut status = interval(STATUS_INTERVAL);
         status.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // The session has just reported.
+        let mut report = interval_at(Instant::now() + report::INTERVAL, report::INTERVAL);
         loop {
             self.start_calls();
-            let room = self.has_room();
+            // A batch that waits need not be woken for every few bytes: they gather in the socket, and one read takes them all.
+            let room = self.has_room() && !(self.dry && self.is_filling());
             let look_at = self.look_at;
             // Cancel safety: a call, a look and a received frame leave their place only together with their result.
             tokio::select! {
@@ -197,10 +224,19 @@ impl Pipeline {
                 }
                 _ = heartbeat.tick() => self.on_heartbeat()?,
                 _ = status.tick() => self.send_status(true).await?,
+                _ = report.tick(), if self.reporting.is_none() => {
+                    let (sink, control, watermark) = (self.sink.clone(), self.control.clone(), self.watermark.published());
+                    self.reporting = Some(Box::pin(self.reporter.clone().send(sink, control, watermark)));
+                }
+                reported = pending_or(&mut self.reporting) => {
+                    self.reporting = None;
+                    reported?;
+                }
                 () = sleep_until(look_at.unwrap_or_else(Instant::now)), if look_at.is_some() && self.look.is_none() => {
                     self.look_at = None;
                     self.begin_look();
                 }
+                () = sleep_until(self.sent + PACE), if self.is_filling() => {}
                 ready = self.source.ready(), if room => {
                     ready?;
                     self.drain_frames().await?;
@@ -219,11 +255,15 @@ impl Pipeline {
     async fn drain_frames(&mut self) -> Result<(), SessionError> {
         self.heard = Instant::now();
         let mut reply = false;
+        self.dry = false;
         for _ in 0..FRAMES_A_TURN {
             if !self.has_room() {
                 break;
             }
-            let Some(frame) = self.source.try_next_frame()? else { break };
+            let Some(frame) = self.source.try_next_frame()? else {
+                self.dry = true;
+                break;
+            };
             match frame {
                 Frame::XLogData(data) => self.on_message(&data.data)?,
                 Frame::Keepalive(keepalive) => {
@@ -330,7 +370,10 @@ impl Pipeline {
     fn start_calls(&mut self) {
         if let Some(to) = self.batch.end()
             && !self.calls.any(|call| matches!(call, Call::Apply { .. }))
+            && !self.is_filling()
         {
+            self.sent = Instant::now();
+            self.busy = self.batch.commits() >= BUSY_COMMITS;
             let call = self.sink.apply(self.epoch, self.position, to, &self.batch);
             self.calls.push(Call::Apply { to, commits: self.batch.commits() }, call);
             self.position = to;
@@ -352,6 +395,15 @@ impl Pipeline {
                 self.position = to;
             }
         }
+    }
+
+    /// Does the batch wait to become larger?
+    fn is_filling(&self) -> bool {
+        self.busy
+            && !self.synchronous
+            && self.batch.end().is_some()
+            && self.batch.tags() < self.max_tags / 4
+            && self.sent.elapsed() < PACE
     }
 
     async fn on_reply(
@@ -410,6 +462,7 @@ impl Pipeline {
 
     async fn on_look(&mut self, (asked_at, look): (u64, Look)) -> Result<(), SessionError> {
         self.see_to_writers(&look)?;
+        self.synchronous = look.synchronous;
         let draining = self.watermark.draining().len();
         self.watermark.observe(&Observation {
             asked_at,
@@ -539,9 +592,9 @@ fn old_row<'r, 'o, 'a>(
 }
 
 /// The future if there is one, otherwise one that is never ready.
-async fn pending_or(look: &mut Option<LookFuture>) -> Result<(u64, Look), SessionError> {
-    match look {
-        Some(look) => look.as_mut().await,
+async fn pending_or<T>(underway: &mut Option<Underway<T>>) -> T {
+    match underway {
+        Some(future) => future.as_mut().await,
         None => std::future::pending().await,
     }
 }

@@ -1,9 +1,9 @@
 //! From two URLs to a running pipeline: connect, check, take the slot, claim Redis, prove continuity or open an epoch.
 
+use std::rc::Rc;
 use std::time::Duration;
 
 use cachetag_core::{Epoch, Lsn};
-use serde_json::json;
 use tracing::{info, warn};
 
 use crate::config::Config;
@@ -11,7 +11,8 @@ use crate::continuity::{self, Source};
 use crate::control::{Control, ControlError, Metadata, Slot};
 use crate::mapping::{Limits, Mapper, MappingError};
 use crate::pipeline::{Parts, Pipeline};
-use crate::sink::{LIBRARY_VERSION, Sink, SinkError, State};
+use crate::report::Reporter;
+use crate::sink::{Sink, SinkError, State};
 use crate::source::{ConnectOptions, ReplicationConnection, SourceError, StartOptions, pgoutput::ParseError};
 use crate::watermark::Watermark;
 
@@ -146,19 +147,9 @@ pub async fn open(config: &Config, claimant: &str, memory: &mut Memory) -> Resul
     memory.epoch = Some(epoch);
     memory.epoch_needed = None;
 
-    let facts = sink.facts().await?;
-    if facts.eviction_policy.starts_with("allkeys") {
-        warn!(
-            policy = facts.eviction_policy,
-            "this eviction policy can evict cachetag's own state, which costs a new epoch each time; set maxmemory-policy volatile-lru"
-        );
-    }
-    control
-        .report(&json!({
-            "epoch": epoch.get(), "claimant": claimant, "slot": config.slot, "namespace": config.namespace,
-            "redis": facts, "library": LIBRARY_VERSION, "max_lag_ms": config.max_lag.as_millis() as u64,
-        }))
-        .await?;
+    let (control, sink) = (Rc::new(control), Rc::new(sink));
+    let reporter = Reporter::new(config, claimant, epoch);
+    reporter.clone().send(sink.clone(), control.clone(), state_watermark(&state, epoch)).await?;
 
     // From here on the order matters: who is changing rules, then the rules, then the position.
     let Metadata { rows, rules, dependencies, read_at, writers } = control.metadata().await?;
@@ -173,7 +164,7 @@ pub async fn open(config: &Config, claimant: &str, memory: &mut Memory) -> Resul
     }
     info!(
         rules, dependencies, %read_at,
-        slot = config.slot, redis = facts.server, postgres = preflight.version, "streaming"
+        slot = config.slot, postgres = preflight.version, "streaming"
     );
     let parts = Parts {
         source,
@@ -185,6 +176,7 @@ pub async fn open(config: &Config, claimant: &str, memory: &mut Memory) -> Resul
         epoch,
         applied,
         walsender,
+        reporter,
         metadata_at: read_at,
         writers,
     };

@@ -113,6 +113,21 @@ async fn rule_03_a_token_of_another_epoch_is_refused() {
     assert!(stack.get("p1").await.is_miss());
 }
 
+/// A token is good only for a snapshot taken after it was given, and never for what nobody else can see.
+#[tokio::test]
+async fn rule_03_a_snapshot_older_than_its_token_is_not_covered() {
+    let stack = stack().await;
+    let token = stack.get("p1").await.token;
+    let covers = format!("SELECT cachetag.covers('{token}')");
+    assert_eq!(stack.value(&covers).await, "t");
+    for begin in ["BEGIN ISOLATION LEVEL REPEATABLE READ", "BEGIN ISOLATION LEVEL SERIALIZABLE"] {
+        let in_transaction = format!("{begin}; SELECT price FROM products WHERE id = 1; {covers}; ROLLBACK");
+        assert_eq!(stack.values(&in_transaction).await, ["10", "f"], "{begin}");
+    }
+    let own_write = format!("BEGIN; {CHANGE}; {covers}; ROLLBACK");
+    assert_eq!(stack.value(&own_write).await, "f");
+}
+
 #[tokio::test]
 async fn rule_02_a_lost_tag_key_makes_its_entries_miss() {
     let stack = stack().await;

@@ -123,6 +123,11 @@ impl Watermark {
         self.received = self.received.max(position);
     }
 
+    /// The last watermark that was given out.
+    pub fn published(&self) -> Option<Lsn> {
+        self.published
+    }
+
     /// Up to where everything has been received.
     pub fn received(&self) -> Lsn {
         self.received

@@ -21,26 +21,20 @@ pub(super) struct Backlog {
 impl Backlog {
     /// Many transactions of one row each.
     pub(super) async fn of_transactions(stack: &Stack, transactions: u32) -> Backlog {
-        let writers: Vec<_> = (0..WRITERS)
-            .map(|writer| {
-                let count = transactions / WRITERS + u32::from(writer < transactions % WRITERS);
-                let sql = format!(
-                    "DO $$ DECLARE product int; BEGIN FOR i IN 1..{count} LOOP
+        let mut running = Vec::new();
+        for writer in 0..WRITERS {
+            let count = transactions / WRITERS + u32::from(writer < transactions % WRITERS);
+            let sql = format!(
+                "DO $$ DECLARE product int; BEGIN FOR i IN 1..{count} LOOP
                      product := 1 + floor(random() * {PRODUCTS});
                      UPDATE products SET price = price + 1 WHERE id = product; COMMIT;
                  END LOOP; END $$"
-                );
-                let connecting = stack.postgres.connect(crate::DATABASE);
-                async move {
-                    let client = connecting.await.unwrap_or_else(|error| panic!("{error}"));
-                    client.batch_execute("SET synchronous_commit = off").await.expect("a setting");
-                    tokio::spawn(async move { client.batch_execute(&sql).await.expect("the backlog is written") })
-                }
-            })
-            .collect();
-        let mut running = Vec::new();
-        for writer in writers {
-            running.push(writer.await);
+            );
+            let client = stack.connect().await;
+            running.push(tokio::spawn(async move {
+                client.batch_execute("SET synchronous_commit = off").await.expect("a setting");
+                client.batch_execute(&sql).await.expect("the backlog is written");
+            }));
         }
         for writer in running {
             writer.await.expect("a writer");

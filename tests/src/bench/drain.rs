@@ -23,6 +23,7 @@ const IDLE: Duration = Duration::from_secs(2);
 struct Drained {
     seconds: f64,
     daemon_cpu: f64,
+    redis_cpu: f64,
     resident: f64,
     peak: f64,
 }
@@ -65,9 +66,8 @@ async fn compare<'a>(
     let (mut daemon_cpu, mut received_cpu, mut redis_cpu) = (Vec::new(), Vec::new(), Vec::new());
     let (mut resident, mut peak) = (0.0f64, 0.0f64);
     for (ours, theirs) in slots {
-        let redis_before = redis_seconds(stack).await;
         let drained = by_daemon(plan, stack, backlog, ours).await;
-        redis_cpu.push(redis_seconds(stack).await - redis_before);
+        redis_cpu.push(drained.redis_cpu);
         drop_slot(stack, ours).await;
         let (seconds, cpu) = by_recvlogical(stack, backlog, theirs).await;
         drop_slot(stack, theirs).await;
@@ -119,13 +119,14 @@ async fn by_daemon(plan: &Plan, stack: &Stack, backlog: &Backlog, slot: &str) ->
     }
     tags.exec_async(cache.connection()).await.expect("tags are registered");
 
+    let redis_before = redis_seconds(stack).await;
     let log = stack.folder().join("drain.log");
     let started = Instant::now();
     let mut daemon = Daemon::start(&stack.postgres_url(), &stack.redis_url(), &log, DaemonOptions::new().slot(slot));
     let mut state = redis::cmd("HGET");
     state.arg(cache.key("w", "")).arg("applied");
     loop {
-        let applied: Option<String> = state.query_async(cache.connection()).await.expect("Redis answers");
+        let applied: Option<String> = state.query_async(cache.connection()).await.unwrap_or_default();
         if applied.is_some_and(|applied| lsn_of_version(&applied) >= backlog.end) {
             break;
         }
@@ -137,6 +138,7 @@ async fn by_daemon(plan: &Plan, stack: &Stack, backlog: &Backlog, slot: &str) ->
     let drained = Drained {
         seconds,
         daemon_cpu: processor_seconds(id),
+        redis_cpu: redis_seconds(stack).await - redis_before,
         resident: mebibytes(id, "VmRSS"),
         peak: mebibytes(id, "VmHWM"),
     };

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use cachetag_invalidator::source::pgoutput::{Message, Parser, Value};
 use cachetag_invalidator::source::{ConnectOptions, Frame, ReplicationConnection, StartOptions};
+use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, cmd};
 use tokio::time::{sleep, timeout};
 
@@ -172,9 +173,7 @@ async fn subscriber(redis: &str, commits: u32, idle: bool) -> Times {
     if idle {
         return bumped;
     }
-    let client = redis::Client::open(redis).expect("the address of Redis");
-    let options = AsyncConnectionConfig::new().set_response_timeout(None);
-    let mut connection = client.get_multiplexed_async_connection_with_config(&options).await.expect("Redis answers");
+    let mut connection = patient(redis).await;
     let mut last = "0-0".to_owned();
     let mut missing = commits;
     while missing > 0 {
@@ -196,6 +195,13 @@ async fn subscriber(redis: &str, commits: u32, idle: bool) -> Times {
         }
     }
     bumped
+}
+
+/// A connection to Redis that waits for answers as long as they take.
+async fn patient(redis: &str) -> MultiplexedConnection {
+    let client = redis::Client::open(redis).expect("the address of Redis");
+    let options = AsyncConnectionConfig::new().set_response_timeout(None);
+    client.get_multiplexed_async_connection_with_config(&options).await.expect("Redis answers")
 }
 
 /// What a client does that only receives.
@@ -242,8 +248,7 @@ async fn bare_client(postgres: &str, commits: u32) -> Vec<Option<Received>> {
 
 /// Round trips to Redis all along, and the watermark if it is wanted.
 async fn watcher(redis: &str, watermark: bool, done: &AtomicBool) -> (Vec<(Instant, Lsn)>, Vec<f64>) {
-    let client = redis::Client::open(redis).expect("the address of Redis");
-    let mut connection = client.get_multiplexed_async_connection().await.expect("Redis answers");
+    let mut connection = patient(redis).await;
     let (mut watermarks, mut pings) = (Vec::<(Instant, Lsn)>::new(), Vec::new());
     while !done.load(Ordering::Relaxed) {
         if watermark {

@@ -1,0 +1,64 @@
+//! What the daemon says about itself to PostgreSQL, where `cachetag.status()` and `cachetag.doctor()` show it.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use cachetag_core::{Epoch, Lsn, Version};
+use serde_json::json;
+use tracing::warn;
+
+use crate::config::Config;
+use crate::control::Control;
+use crate::session::SessionError;
+use crate::sink::{LIBRARY_VERSION, Sink};
+
+/// `doctor()` misses a report that is a minute old.
+pub const INTERVAL: Duration = Duration::from_secs(20);
+
+/// Sends reports of one session.
+#[derive(Debug, Clone)]
+pub struct Reporter {
+    slot: String,
+    namespace: String,
+    max_lag: Duration,
+    claimant: String,
+    epoch: Epoch,
+}
+
+impl Reporter {
+    /// A reporter for the session of `claimant` in `epoch`.
+    pub fn new(config: &Config, claimant: &str, epoch: Epoch) -> Self {
+        Reporter {
+            slot: config.slot.clone(),
+            namespace: config.namespace.clone(),
+            max_lag: config.max_lag,
+            claimant: claimant.into(),
+            epoch,
+        }
+    }
+
+    /// Asks Redis for its facts and stores the report.
+    pub async fn send(self, sink: Rc<Sink>, control: Rc<Control>, watermark: Option<Lsn>) -> Result<(), SessionError> {
+        let facts = sink.facts().await?;
+        if facts.eviction_policy.starts_with("allkeys") {
+            warn!(
+                policy = facts.eviction_policy,
+                "this eviction policy can evict cachetag's own state, which costs a new epoch each time; \
+                 set maxmemory-policy volatile-lru"
+            );
+        }
+        let report = json!({
+            "epoch": self.epoch.get(),
+            "watermark": watermark.map(|lsn| Version::new(self.epoch, lsn).to_string()),
+            "claimant": self.claimant,
+            "slot": self.slot,
+            "namespace": self.namespace,
+            "redis_version": facts.server,
+            "redis": facts,
+            "library": LIBRARY_VERSION,
+            "max_lag_ms": self.max_lag.as_millis() as u64,
+        });
+        control.report(&report).await?;
+        Ok(())
+    }
+}
