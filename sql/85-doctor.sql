@@ -35,7 +35,7 @@ BEGIN
             'give the daemon of each database a slot of its own';
     ELSIF s.wal_status = 'lost' THEN
         RETURN QUERY SELECT 'slot', 'error', slot::text, 'the slot is lost: the log that it needs has been removed',
-            'drop the slot and restart the daemon: it opens a new epoch; then raise max_slot_wal_keep_size';
+            'start the daemon: it replaces the slot and opens a new epoch; then raise max_slot_wal_keep_size';
     ELSIF s.wal_status = 'unreserved' THEN
         RETURN QUERY SELECT 'slot', 'error', slot::text, 'the log that the slot needs is about to be removed',
             'see to it that the daemon catches up, or raise max_slot_wal_keep_size';

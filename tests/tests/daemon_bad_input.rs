@@ -47,11 +47,11 @@ async fn daemon_refuses(postgres: &str, redis: &str, more: &[&str], says: &[&str
     refuses(&args, says).await
 }
 
-/// The row of `doctor()` about a subject is no good one, and says all of this.
-async fn doctor_says(stack: &Stack, subject: &str, says: &[&str]) {
+/// The row of a check of `doctor()` is no good one, and says all of this.
+async fn doctor_says(stack: &Stack, check: &str, says: &[&str]) {
     let row = stack
         .value(&format!(
-            "SELECT concat_ws(' ', level, detail, remedy) FROM cachetag.doctor() WHERE subject = '{subject}'"
+            "SELECT concat_ws(' ', level, detail, remedy) FROM cachetag.doctor() WHERE \"check\" = '{check}'"
         ))
         .await;
     assert!(row.starts_with("error") || row.starts_with("warning"), "{row}");
@@ -110,7 +110,7 @@ async fn no_free_slot() {
     stack.sql("SELECT pg_create_logical_replication_slot('somebody', 'pgoutput')").await;
     let says = ["max_replication_slots", "drop"];
     daemon_refuses(&stack.postgres_url(), &stack.redis_url(), &[], &says).await;
-    doctor_says(&stack, "max_replication_slots", &says).await;
+    doctor_says(&stack, "free slots", &says).await;
 }
 
 #[tokio::test]
@@ -120,7 +120,7 @@ async fn no_free_wal_sender() {
     let taken = ReplicationConnection::connect(&options).await.expect("the only WAL sender");
     let says = ["max_wal_senders", "raise"];
     daemon_refuses(&stack.postgres_url(), &stack.redis_url(), &[], &says).await;
-    doctor_says(&stack, "max_wal_senders", &says).await;
+    doctor_says(&stack, "free wal senders", &says).await;
     drop(taken);
 }
 
@@ -132,7 +132,7 @@ async fn a_server_that_is_a_standby() {
     stack.postgres.start_again().await.expect("a hot standby");
     let says = ["standby", "primary"];
     daemon_refuses(&stack.postgres_url(), &stack.redis_url(), &[], &says).await;
-    doctor_says(&stack, "recovery", &says).await;
+    doctor_says(&stack, "primary", &says).await;
 }
 
 #[tokio::test]
@@ -195,7 +195,7 @@ async fn an_eviction_policy_that_would_hurt() {
         let args = ["--maxmemory", "100mb", "--maxmemory-policy", policy];
         let mut stack = Stack::start(StackOptions::new().redis_args(args)).await;
         assert!(stack.daemon().log_contains(policy) && stack.daemon().log_contains(remedy));
-        doctor_says(&stack, "maxmemory-policy", &[policy, remedy]).await;
+        doctor_says(&stack, "eviction policy", &[policy, remedy]).await;
     }
 }
 
