@@ -44,12 +44,24 @@ async fn replica_identity_nothing_set_later_stops_no_writer() {
 async fn a_narrower_identity_set_later_falls_back_to_families() {
     let stack = stack(
         "CREATE TABLE t (id int PRIMARY KEY, n int);
-         SELECT cachetag.track('t', ARRAY['t:{id}', 'n:{n}'], identity => 'full');",
+         ALTER TABLE t REPLICA IDENTITY FULL;
+         SELECT cachetag.track('t', ARRAY['t:{id}', 'n:{n}']);",
     )
     .await;
     assert_eq!(bumps(&stack, WRITE).await, tags(["t:1", "n:1", "n:2"]));
     stack.sql("ALTER TABLE t REPLICA IDENTITY DEFAULT").await;
     assert_eq!(bumps(&stack, WRITE).await, tags(["t:1", "n:*"]));
+}
+
+#[tokio::test]
+async fn a_narrower_identity_does_not_last_where_a_rule_asked_for_full() {
+    let stack = stack(
+        "CREATE TABLE t (id int PRIMARY KEY, n int);
+         SELECT cachetag.track('t', ARRAY['t:{id}', 'n:{n}'], identity => 'full');",
+    )
+    .await;
+    stack.sql("ALTER TABLE t REPLICA IDENTITY DEFAULT").await;
+    assert_eq!(bumps(&stack, WRITE).await, tags(["t:1", "n:1", "n:2"]));
 }
 
 #[tokio::test]
