@@ -50,10 +50,7 @@ async fn depth_limits_end_a_cascade() {
         .await;
     assert_eq!(bumps(&stack, "UPDATE t SET n = 1 WHERE id = 1").await, tags(["t:1", "a", "b", "c", "far"]));
     assert_eq!(bumps(&stack, "SELECT cachetag.invalidate('a')").await, tags(["a", "b", "c", "near", "far"]));
-    assert_eq!(
-        stack.values("SELECT tag FROM cachetag.descendants('t:1') ORDER BY 1").await,
-        ["a", "b", "c", "far"]
-    );
+    assert_eq!(stack.values("SELECT tag FROM cachetag.descendants('t:1') ORDER BY 1").await, ["a", "b", "c", "far"]);
 }
 
 #[tokio::test]
