@@ -11,6 +11,7 @@ pub mod dev;
 pub mod mapping;
 pub mod pipeline;
 pub mod report;
+mod rows;
 pub mod run;
 pub mod session;
 pub mod sink;

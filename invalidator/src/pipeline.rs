@@ -14,8 +14,9 @@ use tracing::{debug, info, warn};
 use crate::batch::Batch;
 use crate::config::Config;
 use crate::control::{Control, Look};
-use crate::mapping::{Column, Mapper, OldRow, Outcome, Relation, ReplicaIdentity, Row, Value};
+use crate::mapping::{Mapper, Outcome};
 use crate::report::{self, Reporter};
+use crate::rows::{self, Columns};
 use crate::session::SessionError;
 use crate::sink::{Calls, Sink, SinkError};
 use crate::source::{Frame, ReplicationConnection, pgoutput};
@@ -286,7 +287,7 @@ impl Pipeline {
                 self.mapper.begin();
             }
             Message::Commit(commit) => self.on_commit(commit.end_lsn),
-            Message::Relation(relation) => self.mapper.relation(described(&relation)),
+            Message::Relation(relation) => self.mapper.relation(rows::described(&relation)),
             Message::Insert(insert) => {
                 let new = self.offsets.new.index(insert.new);
                 let outcome = self.mapper.insert(insert.relation, &Columns(new))?;
@@ -297,14 +298,14 @@ impl Pipeline {
                 let old = update.old.map(|old| self.offsets.old.index(old.tuple()));
                 let outcome = self.mapper.update(
                     update.relation,
-                    old_row(update.old.as_ref(), &old.map(Columns)),
+                    rows::old_row(update.old.as_ref(), &old.map(Columns)),
                     &Columns(new),
                 )?;
                 self.on_outcome(update.relation, outcome);
             }
             Message::Delete(delete) => {
                 let old = Columns(self.offsets.old.index(delete.old.tuple()));
-                let outcome = self.mapper.delete(delete.relation, old_row(Some(&delete.old), &Some(old)))?;
+                let outcome = self.mapper.delete(delete.relation, rows::old_row(Some(&delete.old), &Some(old)))?;
                 self.on_outcome(delete.relation, outcome);
             }
             Message::Truncate(truncate) => {
@@ -544,50 +545,6 @@ impl Pipeline {
             Ok(floor) => warn!(%floor, %reason, "new epoch: every entry stored before is invalid"),
             Err(error) => warn!(%error, %reason, "a new epoch is needed and could not be opened yet"),
         }
-    }
-}
-
-/// A table for the mapping.
-fn described(relation: &pgoutput::Relation<'_>) -> Relation {
-    use pgoutput::ReplicaIdentity as Wire;
-    Relation {
-        oid: relation.id,
-        namespace: relation.namespace.into(),
-        name: relation.name.into(),
-        identity: match relation.replica_identity {
-            Wire::Default | Wire::Index => ReplicaIdentity::Key,
-            Wire::Full => ReplicaIdentity::Full,
-            Wire::Nothing => ReplicaIdentity::Nothing,
-        },
-        columns: relation
-            .columns
-            .map(|column| Column { name: column.name.into(), type_oid: column.type_oid, is_key: column.key })
-            .collect(),
-    }
-}
-
-/// The columns of a row for the mapping.
-struct Columns<'o, 'a>(pgoutput::Row<'o, 'a>);
-
-impl Row for Columns<'_, '_> {
-    fn value(&self, column: usize) -> Value<'_> {
-        match self.0.get(column) {
-            Some(pgoutput::Value::Null) => Value::Null,
-            Some(pgoutput::Value::Unchanged) => Value::Unchanged,
-            Some(pgoutput::Value::Text(text)) => Value::Text(text),
-            Some(pgoutput::Value::Binary(_)) | None => Value::Unknown,
-        }
-    }
-}
-
-fn old_row<'r, 'o, 'a>(
-    old: Option<&pgoutput::OldTuple<'_>>,
-    columns: &'r Option<Columns<'o, 'a>>,
-) -> OldRow<'r, Columns<'o, 'a>> {
-    match (old, columns) {
-        (Some(pgoutput::OldTuple::Key(_)), Some(columns)) => OldRow::Key(columns),
-        (Some(pgoutput::OldTuple::Full(_)), Some(columns)) => OldRow::Full(columns),
-        _ => OldRow::Absent,
     }
 }
 
