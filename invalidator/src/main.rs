@@ -57,7 +57,7 @@ async fn run_daemon(args: RunArgs) -> Result<(), Failure> {
         return Ok(());
     }
     start_log(&config.log, config.log_format)?;
-    run::run(&config, stop_signal()?, || ()).await?;
+    run::run(&config, stop_signal()?).await?;
     Ok(())
 }
 
@@ -76,7 +76,7 @@ async fn run_dev(args: DevArgs) -> Result<(), Failure> {
             // Told to stop or left alone: either way the end.
             let _ = target.stop.await;
         };
-        run::run(&config, stop, || ()).await?;
+        run::run(&config, stop).await?;
         Ok::<(), Failure>(())
     };
     dev::run(args, daemon, stop).await?;

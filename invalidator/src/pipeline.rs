@@ -47,7 +47,7 @@ const FAREWELL: Duration = Duration::from_secs(5);
 /// What a call to Redis was for.
 enum Call {
     Apply { to: Lsn, commits: usize },
-    Advance { to: Lsn, published: bool },
+    Advance { to: Lsn },
 }
 
 type Underway<T> = Pin<Box<dyn Future<Output = T>>>;
@@ -182,13 +182,9 @@ impl Pipeline {
         }
     }
 
-    /// Runs until `shutdown` is ready (then `Ok`) or something fails. `on_watermark` is called at the first watermark.
-    pub async fn run(
-        &mut self,
-        shutdown: &mut (impl Future<Output = ()> + Unpin),
-        mut on_watermark: impl FnMut(),
-    ) -> Result<(), SessionError> {
-        let result = self.stream(shutdown, &mut on_watermark).await;
+    /// Runs until `shutdown` is ready (then `Ok`) or something fails.
+    pub async fn run(&mut self, shutdown: &mut (impl Future<Output = ()> + Unpin)) -> Result<(), SessionError> {
+        let result = self.stream(shutdown).await;
         match &result {
             Ok(()) => self.farewell().await,
             // What was missed cannot be told: the epoch is opened here and now, not when the next session comes around.
@@ -198,11 +194,7 @@ impl Pipeline {
         result
     }
 
-    async fn stream(
-        &mut self,
-        shutdown: &mut (impl Future<Output = ()> + Unpin),
-        on_watermark: &mut impl FnMut(),
-    ) -> Result<(), SessionError> {
+    async fn stream(&mut self, shutdown: &mut (impl Future<Output = ()> + Unpin)) -> Result<(), SessionError> {
         let mut heartbeat = interval(self.heartbeat);
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut status = interval(STATUS_INTERVAL);
@@ -218,7 +210,7 @@ impl Pipeline {
             tokio::select! {
                 biased;
                 () = &mut *shutdown => return Ok(()),
-                (call, reply) = self.calls.next() => self.on_reply(call, reply, on_watermark).await?,
+                (call, reply) = self.calls.next() => self.on_reply(call, reply).await?,
                 look = pending_or(&mut self.look) => {
                     self.look = None;
                     self.on_look(look?).await?;
@@ -392,7 +384,7 @@ impl Pipeline {
             let passes_metadata = self.watermark.is_held(self.position) && !self.watermark.is_held(to);
             if advance.is_some() || passes_metadata {
                 let call = self.sink.advance(self.epoch, self.position, to, advance);
-                self.calls.push(Call::Advance { to, published: advance.is_some() }, call);
+                self.calls.push(Call::Advance { to }, call);
                 self.position = to;
             }
         }
@@ -407,12 +399,7 @@ impl Pipeline {
             && self.sent.elapsed() < PACE
     }
 
-    async fn on_reply(
-        &mut self,
-        call: Call,
-        reply: Result<u64, SinkError>,
-        on_watermark: &mut impl FnMut(),
-    ) -> Result<(), SessionError> {
+    async fn on_reply(&mut self, call: Call, reply: Result<u64, SinkError>) -> Result<(), SessionError> {
         reply?;
         match call {
             Call::Apply { to, commits } => {
@@ -421,12 +408,7 @@ impl Pipeline {
                 // By now the commits are most likely visible.
                 self.look_at(Instant::now().max(self.looked + LOOK_INTERVAL));
             }
-            Call::Advance { to, published } => {
-                self.applied = to;
-                if published {
-                    on_watermark();
-                }
-            }
+            Call::Advance { to } => self.applied = to,
         }
         self.watermark.applied(self.applied);
         self.acknowledge().await
@@ -526,7 +508,7 @@ impl Pipeline {
         let ended = timeout(FAREWELL, async {
             while !self.calls.is_empty() {
                 let (call, reply) = self.calls.next().await;
-                self.on_reply(call, reply, &mut || ()).await?;
+                self.on_reply(call, reply).await?;
             }
             self.send_status(false).await?;
             self.source.finish().await.map_err(SessionError::from)

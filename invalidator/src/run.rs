@@ -17,16 +17,10 @@ const HEALTHY: Duration = Duration::from_secs(10);
 
 /// Runs the daemon until `shutdown` is ready.
 ///
-/// `on_watermark` is called whenever a watermark has been published; the first call says that caches may be used.
-///
 /// # Errors
 /// Only before the first session has been opened, and only for what a person must change: wrong passwords, a server that is not set
 /// up for logical decoding, a missing extension. Later, and for everything else, it tries again and says why in the log.
-pub async fn run(
-    config: &Config,
-    shutdown: impl Future<Output = ()>,
-    mut on_watermark: impl FnMut(),
-) -> Result<(), SessionError> {
+pub async fn run(config: &Config, shutdown: impl Future<Output = ()>) -> Result<(), SessionError> {
     let mut shutdown = std::pin::pin!(shutdown);
     let process = claimant();
     // Every session claims under a name of its own: what an earlier one has left in a socket is refused.
@@ -47,7 +41,7 @@ pub async fn run(
         let failure = match opened {
             Ok(mut pipeline) => {
                 was_open = true;
-                match pipeline.run(&mut shutdown, &mut on_watermark).await {
+                match pipeline.run(&mut shutdown).await {
                     Ok(()) => return Ok(()),
                     Err(failure) => failure,
                 }
