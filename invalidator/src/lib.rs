@@ -18,4 +18,5 @@ pub mod session;
 pub mod sink;
 pub mod slot;
 pub mod source;
+pub mod status;
 pub mod watermark;

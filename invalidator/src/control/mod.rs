@@ -81,7 +81,7 @@ fn describe(error: &tokio_postgres::Error) -> String {
 }
 
 /// Queries with what they are for, so that an error says it.
-trait Doing<T> {
+pub(crate) trait Doing<T> {
     fn doing(self, doing: &'static str) -> Result<T, ControlError>;
 }
 
