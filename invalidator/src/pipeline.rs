@@ -330,7 +330,9 @@ impl Pipeline {
             | Message::Prepare(_)
             | Message::CommitPrepared(_)
             | Message::RollbackPrepared(_)
-            | Message::StreamPrepare(_) => return Err(SessionError::Unexpected { message: "of a prepared transaction" }),
+            | Message::StreamPrepare(_) => {
+                return Err(SessionError::Unexpected { message: "of a prepared transaction" });
+            }
         }
         Ok(())
     }

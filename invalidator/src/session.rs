@@ -230,7 +230,11 @@ async fn see_to_slot(
         if !slot.lost && !replace {
             return Ok(false);
         }
-        let reason = if slot.lost { "its WAL is gone (max_slot_wal_keep_size)" } else { "decoding cannot get past where it stands" };
+        let reason = if slot.lost {
+            "its WAL is gone (max_slot_wal_keep_size)"
+        } else {
+            "decoding cannot get past where it stands"
+        };
         warn!(slot = %name, reason, "replacing the replication slot");
         control.drop_slot(name).await?;
     }
