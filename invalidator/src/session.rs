@@ -38,8 +38,16 @@ pub enum SessionError {
     #[error("replication stream: {0}")]
     Parse(#[from] ParseError),
     /// Rules or dependencies could not be read.
-    #[error("rules could not be read: {0}; everything is invalidated rather than something forgotten")]
+    #[error("the changes could not be mapped: {0}; everything is invalidated rather than something forgotten")]
     Metadata(#[from] MappingError),
+    /// The stream holds a message that was not asked for.
+    #[error(
+        "the replication stream holds a message {message}, which was not asked for; everything is invalidated rather than something forgotten"
+    )]
+    Unexpected {
+        /// Which.
+        message: &'static str,
+    },
     /// A change of rules or dependencies became visible that the stream will not bring again.
     #[error("a change of rules became visible that the stream had brought before the start")]
     MetadataIncomplete,
@@ -72,6 +80,7 @@ impl SessionError {
             Self::Parse(_)
             | Self::Metadata(_)
             | Self::MetadataIncomplete
+            | Self::Unexpected { .. }
             | Self::SlotGone { .. }
             | Self::OverBudget(_)
             | Self::Silent { .. } => false,
@@ -80,14 +89,24 @@ impl SessionError {
 
     /// Can the slot not get past where it stands?
     pub fn needs_new_slot(&self) -> bool {
-        matches!(self, Self::Source(e) if e.is_publication_missing())
+        match self {
+            Self::Source(e) => e.is_publication_missing(),
+            // It would come again, and be as large.
+            Self::Metadata(e) => matches!(e, MappingError::TooMuchMetadata(_)),
+            Self::Unexpected { .. } => true,
+            _ => false,
+        }
     }
 
     /// May bumps have been missed, so that only a new epoch makes the cache honest again?
     pub fn needs_epoch(&self) -> bool {
         matches!(
             self,
-            Self::Parse(_) | Self::Metadata(_) | Self::MetadataIncomplete | Self::Control(ControlError::Metadata(_))
+            Self::Parse(_)
+                | Self::Metadata(_)
+                | Self::MetadataIncomplete
+                | Self::Unexpected { .. }
+                | Self::Control(ControlError::Metadata(_))
         ) || self.is_over_budget()
     }
 
@@ -144,7 +163,7 @@ pub async fn open(config: &Config, claimant: &str, memory: &mut Memory) -> Resul
     let slot_is_new = slot::see_to(config, &control, &mut source, memory).await?;
     memory.slot_needed = false;
     // The slot admits one daemon at a time; only who holds it claims Redis, so a second daemon started by mistake just waits.
-    source.start_replication(&StartOptions::new(&config.slot)).await?;
+    source.start_replication(&StartOptions::new(&config.slot).streaming()).await?;
     let Some(Slot { confirmed: Some(confirmed), active: Some(user), .. }) = control.slot(&config.slot).await? else {
         return Err(SessionError::SlotGone { slot: config.slot.clone() });
     };

@@ -187,7 +187,7 @@ pub async fn see_to(
         refuse_stranger(config, control, &slot).await?;
         let reason = match slot.lost {
             None if !memory.slot_needed => return Ok(false),
-            None => "the publication was gone".into(),
+            None => "decoding cannot get past where it stands".into(),
             Some(reason) => reason,
         };
         warn!(slot = %name, reason, "replacing the replication slot");
