@@ -60,7 +60,7 @@ pub struct RunArgs {
     /// Configuration file (TOML; the names of the long flags, `-` written `_`)
     #[arg(long, env = "CACHETAG_CONFIG", value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// PostgreSQL: postgres://user:password@host:port/database, or key=value pairs; the password may come from PGPASSWORD
+    /// PostgreSQL: postgres://user:password@host:port/database, or key=value pairs; of several hosts (a,b) the primary is taken
     #[arg(long, env = "CACHETAG_POSTGRES", hide_env_values = true, value_name = "URL")]
     pub postgres: Option<String>,
     /// Redis or Valkey: redis://[user:password@]host:port/0, rediss:// for TLS, redis+unix:///path, or

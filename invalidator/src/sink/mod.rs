@@ -66,6 +66,12 @@ pub enum SinkError {
         /// The URL, password hidden.
         url: String,
     },
+    /// Two connections lead to two servers.
+    #[error("redis {url}: the address led to another server a moment ago; a failover is under way")]
+    Moved {
+        /// The URL, password hidden.
+        url: String,
+    },
     /// The server is a replica, or has become one.
     #[error("redis {url} is a replica, which cannot be written to; give the primary's address, or redis+sentinel://…")]
     Replica {
@@ -190,7 +196,7 @@ impl Sink {
 
     /// The connection that waits for replicas, if the configuration wants any.
     pub async fn replicas(&self, config: &Config) -> Result<Option<Replicas>, SinkError> {
-        Replicas::connect(config, &self.claimant).await
+        Replicas::connect(config, &self.claimant, &self.connection).await
     }
 
     async fn see_to_library(&self) -> Result<(), SinkError> {

@@ -14,7 +14,7 @@ use crate::config::Config;
 use crate::control::{COLUMNS, ControlError, Doing, TRANSACTIONS, slot_of, transaction_of};
 use crate::sink::{SinkError, connect::connect, reply};
 use crate::slot::{sql_name, waiting_name};
-use crate::source::{ConnectOptions, sql};
+use crate::source::{ConnectOptions, SourceError, sql};
 
 /// Transactions that are named.
 const NAMED: i64 = 5;
@@ -42,7 +42,17 @@ async fn within<T, E: std::fmt::Display>(patience: Duration, asking: impl Future
 }
 
 async fn postgres(config: &Config) -> Result<PostgresFacts, ControlError> {
-    let options = ConnectOptions::parse(&config.postgres)?;
+    let mut answer = Err(ControlError::from(SourceError::Options("no host is given".into())));
+    for options in ConnectOptions::parse_all(&config.postgres)? {
+        answer = host(config, options).await;
+        if answer.as_ref().is_ok_and(|facts| !facts.in_recovery) {
+            break;
+        }
+    }
+    answer
+}
+
+async fn host(config: &Config, options: ConnectOptions) -> Result<PostgresFacts, ControlError> {
     let options = options.with_application_name(&format!("{}-status", config.application_name));
     let client = sql::connect(&options).await?;
     let row = client
