@@ -125,7 +125,8 @@ async fn on_primary(config: &Config, client: &Client, facts: &mut PostgresFacts)
 }
 
 async fn redis_facts(config: &Config, patience: Duration) -> Result<RedisFacts, SinkError> {
-    let mut connection = connect(&config.redis, patience, patience).await?;
+    // Our own patience ends first, and says how long it was.
+    let mut connection = connect(&config.redis, patience * 2, patience * 2).await?;
     let key = format!("{{{}}}:w", config.namespace);
     let fields = texts(redis::cmd("HGETALL").arg(key).query_async(&mut connection).await?)?;
     // After the state: an age that is too old by a round trip beats one that is too young.
