@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use cachetag_invalidator::audit::{self, AuditArgs};
 use cachetag_invalidator::config::{Config, LogFormat, RunArgs};
 use cachetag_invalidator::dev::{self, DaemonTarget, DevArgs, stop_signal};
 use cachetag_invalidator::run;
@@ -22,6 +23,8 @@ enum Command {
     Run(Box<RunArgs>),
     /// Start a private PostgreSQL and a private Redis in a folder with the daemon beside them, until told to stop
     Dev(Box<DevArgs>),
+    /// Compare entries of the live cache with the database, by the recipes registered there
+    Audit(Box<AuditArgs>),
 }
 
 /// What ends the program before its time.
@@ -39,6 +42,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Run(args) => runtime.block_on(run_daemon(*args)),
         Command::Dev(args) => runtime.block_on(run_dev(*args)),
+        Command::Audit(args) => return runtime.block_on(audit::main(*args)),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
