@@ -28,6 +28,7 @@ mod cache;
 mod daemon;
 pub mod differential;
 mod load;
+pub mod memory;
 mod stack;
 mod template;
 mod wait;
