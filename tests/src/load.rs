@@ -52,8 +52,8 @@ impl Load {
     /// Starts the connections. `max_lag` is the daemon's: no hit may be older.
     pub fn start(stack: &Stack, max_lag: Duration) -> Load {
         let shared = Arc::new(Shared {
-            postgres_url: stack.postgres_url(),
-            redis_url: stack.redis_url(),
+            postgres_url: stack.app_postgres_url(),
+            redis_url: stack.app_redis_url(),
             max_lag,
             stop: AtomicBool::new(false),
             history: (0..ROWS).map(|_| Mutex::default()).collect(),
