@@ -29,6 +29,7 @@ mod daemon;
 pub mod differential;
 pub mod fault;
 mod load;
+pub mod memory;
 mod stack;
 mod template;
 mod wait;
