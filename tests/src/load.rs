@@ -128,7 +128,12 @@ impl Load {
     pub fn check(&self) {
         let suspects = self.shared.suspects.lock().expect("suspects");
         let wrong = suspects.iter().find(|&suspect| self.shared.is_wrong(suspect) == Some(true));
-        assert!(wrong.is_none(), "{}, one of {} of the kind", self.shared.describe(wrong.expect("one")), suspects.len());
+        assert!(
+            wrong.is_none(),
+            "{}, one of {} of the kind",
+            self.shared.describe(wrong.expect("one")),
+            suspects.len()
+        );
     }
 
     /// Ends the connections, lets the cache catch up and compares every entry with its row. Returns for each row a position
@@ -266,7 +271,10 @@ impl Shared {
         let replaced = self.history[suspect.row].lock().expect("history")[suspect.replaced_by];
         let age = suspect.asked.duration_since(replaced.at);
         let (row, value, newer) = (suspect.row, suspect.value, replaced.value);
-        format!("row {row}: hit {value}, but {newer} was committed {age:?} before it was asked for (allowed: {:?})", self.max_lag)
+        format!(
+            "row {row}: hit {value}, but {newer} was committed {age:?} before it was asked for (allowed: {:?})",
+            self.max_lag
+        )
     }
 }
 

@@ -16,11 +16,12 @@ use std::time::{Duration, Instant};
 
 pub use self::daemon::DaemonFault;
 pub use self::network::{Harm, Link, Proxies};
-pub use self::postgres::{Frozen, PostgresFault, standby_of};
-pub use self::redis::{Eviction, Keys, RedisFault, Replica};
+pub use self::postgres::{Frozen, PostgresFault, kill9, promote, standby_of, wait_replayed};
+pub use self::redis::{Eviction, Keys, RedisFault, Replica, evict, fill_memory, forget_snapshot, save};
+use crate::cache::Cache;
 use crate::differential::Random;
-use crate::stack::Stack;
-use crate::wait::lsn_of_version;
+use crate::stack::{DATABASE, Stack};
+use crate::wait::{lsn, lsn_of_version};
 
 /// One way of harming the system.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -127,18 +128,21 @@ impl Injected {
 pub async fn recovery(stack: &Stack, patience: Duration) -> Duration {
     let began = Instant::now();
     let mut flushed = None;
+    // Whatever the fault was, a server may need some time until it takes connections: nothing here insists.
     crate::eventually("the recovery", patience, async || {
-        let position = match flushed {
-            Some(position) => position,
-            None => *flushed.insert(stack.flushed().await),
-        };
-        let mut cache = stack.cache().await;
+        if flushed.is_none() {
+            let client = stack.postgres.connect(DATABASE).await.ok()?;
+            let row = client.query_one("SELECT pg_current_wal_flush_lsn()::text", &[]).await.ok()?;
+            flushed = Some(lsn(row.get(0)));
+        }
+        let position = flushed?;
+        let mut cache = Cache::new(stack.redis.connect().await.ok()?);
         let watermark = cache.state().await.ok()?.remove("watermark")?;
         if lsn_of_version(&watermark) < position {
             return None;
         }
         // A key of its own each time: nothing that was stored before the fault counts.
-        let key = format!("recovery:{:?}", began);
+        let key = format!("recovery:{began:?}");
         let got = cache.get(&key).await.ok()?;
         if got.is_hit() {
             return Some(());
