@@ -123,11 +123,12 @@ impl Injected {
     }
 }
 
-/// Waits until the system is back by itself: the watermark covers what is flushed now, and an entry can be filled and hit. Returns how long
-/// that took; panics after `patience`.
+/// Waits until the system is back by itself: the daemon has proven to Redis, later than this call, that the watermark covers what is flushed,
+/// and an entry can be filled and hit. Returns how long that took; panics after `patience`.
 pub async fn recovery(stack: &Stack, patience: Duration) -> Duration {
     let began = Instant::now();
     let mut flushed = None;
+    let mut asked_at = None;
     // Whatever the fault was, a server may need some time until it takes connections: nothing here insists.
     crate::eventually("the recovery", patience, async || {
         if flushed.is_none() {
@@ -135,10 +136,15 @@ pub async fn recovery(stack: &Stack, patience: Duration) -> Duration {
             let row = client.query_one("SELECT pg_current_wal_flush_lsn()::text", &[]).await.ok()?;
             flushed = Some(lsn(row.get(0)));
         }
-        let position = flushed?;
         let mut cache = Cache::new(stack.redis.connect().await.ok()?);
-        let watermark = cache.state().await.ok()?.remove("watermark")?;
-        if lsn_of_version(&watermark) < position {
+        if asked_at.is_none() {
+            let (seconds, micros): (u64, u64) = ::redis::cmd("TIME").query_async(cache.connection()).await.ok()?;
+            asked_at = Some(seconds * 1000 + micros / 1000);
+        }
+        let mut state = cache.state().await.ok()?;
+        let (watermark, fresh_at) = (state.remove("watermark")?, state.remove("fresh_at")?);
+        // A server that went back in time is behind the watermark of before: only later news counts.
+        if lsn_of_version(&watermark) < flushed? || fresh_at.parse().ok() < asked_at {
             return None;
         }
         // A key of its own each time: nothing that was stored before the fault counts.
