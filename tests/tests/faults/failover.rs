@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use cachetag_tests::eventually;
 use cachetag_tests::fault::{
     Fault, PostgresFault, RedisFault, Replica, kill9, promote, proxy, standby_of, wait_replayed,
 };
+use cachetag_tests::{Installation, StackOptions, eventually};
 
 use crate::trial::{PATIENCE, Trial, WHILE};
 
@@ -43,7 +43,7 @@ async fn a_value_that_a_failover_lost_is_not_hit() {
     let stack = &mut trial.stack;
     let data = stack.new_home().join("data");
     let link = proxy::Proxy::start(stack.postgres.port());
-    let standby = standby_of(&stack.postgres, &data, link.port()).await;
+    let standby = standby_of(&stack.postgres, &data, link.port(), &[]).await;
     wait_replayed(stack, &standby).await;
     link.set(proxy::Traffic::Blackhole);
 
@@ -69,6 +69,49 @@ async fn a_value_that_a_failover_lost_is_not_hit() {
     .await;
     stack.wait_caught_up_now().await;
     assert!(!stack.get("i1").await.is_hit());
+    trial.finish().await;
+}
+
+/// From version 17 on the slot comes along; it is on another timeline all the same.
+#[tokio::test]
+async fn a_failover_slot_is_kept_by_a_promotion() {
+    let major = Installation::find().expect("a server").major().expect("its version");
+    if major.parse::<u32>().expect("a number") < 17 {
+        println!(
+            "skipped: PostgreSQL {major} has no failover slots; CACHETAG_PG_BIN may name the programs of 17 or later"
+        );
+        return;
+    }
+    let mut trial =
+        Trial::with(StackOptions::new().schema("SELECT pg_create_physical_replication_slot('standby', true)")).await;
+    let stack = &mut trial.stack;
+    let data = stack.new_home().join("data");
+    let settings = [("sync_replication_slots", "on"), ("hot_standby_feedback", "on"), ("primary_slot_name", "standby")];
+    let standby = standby_of(&stack.postgres, &data, stack.postgres.port(), &settings).await;
+    // The daemon gets to see nothing that the standby does not have.
+    stack.postgres.configure(&[("synchronized_standby_slots", "standby")]).expect("a setting");
+    stack.postgres.reload().await.expect("it is read");
+    let client = standby.connect("postgres").await.expect("a standby answers");
+    let kept =
+        "SELECT FROM pg_replication_slots WHERE slot_name = 'cachetag' AND synced AND failover AND NOT temporary";
+    eventually("the slot's copy", PATIENCE, async || {
+        // Its copy waits for a point at which no old transaction runs; a checkpoint writes one.
+        stack.sql("CHECKPOINT").await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        client.query_opt(kept, &[]).await.expect("an answer")
+    })
+    .await;
+    let epoch = trial.epoch().await;
+    trial.stack.fill("i1", "10", &["item:1"]).await;
+    let created = trial.stack.daemon().log().matches("creating the replication slot").count();
+    trial.load.progress(20, 0).await;
+    kill9(&mut trial.stack.postgres).await;
+    promote(&standby).await;
+    drop(trial.stack.replace_postgres(standby));
+    trial.recovers("promotion with a failover slot").await;
+    assert_eq!(trial.stack.daemon().log().matches("creating the replication slot").count(), created);
+    assert!(trial.epoch().await > epoch, "another timeline is another source");
+    assert!(!trial.stack.get("i1").await.is_hit());
     trial.finish().await;
 }
 
