@@ -23,7 +23,7 @@ use tokio::task::LocalSet;
 
 use crate::{DaemonOptions, Stack, StackOptions};
 use history::{Clock, Moment, RowState, TableHistory};
-use random::Random;
+pub use random::Random;
 use schema::{GROUPS, KEYS, Schema};
 
 /// Connections that change rows.
