@@ -80,7 +80,7 @@ BEGIN
         format('SELECT cachetag.track(%L, %L, identity => ''full'');', r.relid, r.template)
       FROM cachetag.rule r WHERE r.widen ORDER BY r.id;
     RETURN QUERY SELECT 'rule', CASE WHEN r.state LIKE '%are not in the log' THEN 'error'
-                                     WHEN r.identity = 'family' AND r.state LIKE '%its value is not in the log' THEN 'info' ELSE 'warning' END,
+                                     WHEN r.identity = 'family' AND (r.state LIKE '%its value is not in the log' OR r.state LIKE '%what it names is renamed') THEN 'info' ELSE 'warning' END,
         r.relid::text, format('rule %L: %s; every change of the table counts for the whole family', r.template, r.state),
         format('SELECT cachetag.untrack(%L, %L); and track it with a template of columns that the table has', r.relid, r.template)
       FROM cachetag.rule r WHERE r.state <> 'ok' AND EXISTS (SELECT FROM pg_class WHERE oid = r.relid) ORDER BY r.id;
@@ -99,11 +99,10 @@ BEGIN
                                             JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
                                            WHERE k.place <= cardinality(c.names)))
      ORDER BY r.id;
-    RETURN QUERY SELECT 'event triggers', CASE WHEN count(*) FILTER (WHERE evtenabled = 'A') = 3 THEN 'ok' ELSE 'error' END, 'cachetag',
-        format('%s of 3 event triggers are enabled', count(*) FILTER (WHERE evtenabled = 'A')),
-        CASE WHEN count(*) FILTER (WHERE evtenabled = 'A') < 3
-             THEN 'ALTER EVENT TRIGGER cachetag_ddl ENABLE ALWAYS; and so for cachetag_drop and cachetag_rewrite; then SELECT cachetag.attach();' END
-      FROM pg_event_trigger WHERE evtname IN ('cachetag_ddl', 'cachetag_drop', 'cachetag_rewrite');
+    RETURN QUERY SELECT 'event triggers', CASE WHEN count(*) FILTER (WHERE evtenabled = 'A') = 4 THEN 'ok' ELSE 'error' END, 'cachetag',
+        format('%s of 4 event triggers are enabled', count(*) FILTER (WHERE evtenabled = 'A')),
+        CASE WHEN count(*) FILTER (WHERE evtenabled = 'A') < 4 THEN 'SELECT cachetag.attach();' END
+      FROM pg_event_trigger WHERE evtname = ANY (cachetag._event_triggers());
 END $$;
 
 CREATE FUNCTION cachetag._doctor_daemon() RETURNS TABLE ("check" text, level text, subject text, detail text, remedy text)

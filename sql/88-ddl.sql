@@ -45,31 +45,67 @@ BEGIN
     END LOOP;
 END $$;
 
+-- The tables that these views read, through other views too, and what is no view itself.
+CREATE FUNCTION cachetag._read_by(rels oid[]) RETURNS SETOF oid
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    WITH RECURSIVE read(relation) AS (
+        SELECT unnest(rels)
+      UNION
+        SELECT d.refobjid
+          FROM read r JOIN pg_rewrite w ON w.ev_class = r.relation AND w.ev_type = '1'
+                      JOIN pg_depend d ON d.classid = 'pg_rewrite'::regclass AND d.objid = w.oid AND d.refclassid = 'pg_class'::regclass)
+    SELECT relation FROM read
+$$;
+
+-- Does the command change the text of values that are stored already, under writers in flight? Their rows are in the log as the old text, and a reader
+-- may have cached under the new one before they commit.
+CREATE FUNCTION cachetag._changes_texts(command pg_ddl_command) RETURNS boolean
+    LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'changes_texts_wrapper';
+
+-- Waits until nobody writes the tables in whose tags values of these types are, and lets nobody until the end of the transaction.
+CREATE FUNCTION cachetag._wait_for_writers(types oid[]) RETURNS void
+    LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
+    SELECT cachetag._lock_tree(t.relation, false)
+      FROM (SELECT DISTINCT b.relation
+              FROM cachetag.binding b JOIN cachetag.rule r ON r.id = b.rule_id
+              JOIN pg_attribute a ON a.attrelid = b.relation AND a.attname = ANY (r.used_columns) AND NOT a.attisdropped AND a.atttypid >= 16384
+             WHERE EXISTS (SELECT FROM cachetag._made_of(a.atttypid) AS m(type) WHERE m.type = ANY (types))
+             ORDER BY 1) AS t
+$$;
+
 CREATE FUNCTION cachetag._on_ddl() RETURNS event_trigger
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     rels oid[];
     types oid[];
+    texts oid[];
     publication boolean;
     concerned bigint[];
 BEGIN
     SELECT array_agg(DISTINCT c.objid) FILTER (WHERE c.classid = 'pg_class'::regclass AND c.schema_name IS DISTINCT FROM 'pg_temp')
                || array_agg(DISTINCT p.polrelid) FILTER (WHERE p.oid IS NOT NULL),
            array_agg(DISTINCT c.objid) FILTER (WHERE c.classid = 'pg_type'::regclass AND c.command_tag IN ('ALTER TYPE', 'ALTER DOMAIN')),
-           coalesce(bool_or(c.classid = 'pg_publication'::regclass AND c.object_identity = 'cachetag'), false)
-      INTO rels, types, publication
+           array_agg(DISTINCT coalesce(y.oid, c.objid)) FILTER (WHERE cachetag._changes_texts(c.command)),
+           coalesce(bool_or(c.classid = 'pg_publication'::regclass), false)
+      INTO rels, types, texts, publication
       FROM pg_event_trigger_ddl_commands() c
-      LEFT JOIN pg_policy p ON c.classid = 'pg_policy'::regclass AND p.oid = c.objid;
+      LEFT JOIN pg_policy p ON c.classid = 'pg_policy'::regclass AND p.oid = c.objid
+      LEFT JOIN pg_type y ON c.classid = 'pg_class'::regclass AND y.typrelid = c.objid;
     IF rels IS NULL AND types IS NULL AND NOT publication OR cachetag._no_rules() THEN
         RETURN;
     END IF;
-    IF publication AND EXISTS (SELECT FROM pg_publication
+    IF texts IS NOT NULL THEN
+        PERFORM cachetag._wait_for_writers(texts);
+    END IF;
+    IF publication AND NOT EXISTS (SELECT FROM pg_publication WHERE pubname = 'cachetag') THEN
+        PERFORM cachetag._replace_publication();
+    ELSIF publication AND EXISTS (SELECT FROM pg_publication
                                 WHERE pubname = 'cachetag' AND (pubviaroot OR NOT (pubinsert AND pubupdate AND pubdelete AND pubtruncate))) THEN
         ALTER PUBLICATION cachetag SET (publish = 'insert, update, delete, truncate', publish_via_partition_root = false);
         RAISE WARNING 'publication cachetag has got its options back'
             USING DETAIL = 'Without them, changes would not reach the caches.', HINT = 'Untrack the tables whose changes you do not want in it.';
     END IF;
-    concerned := ARRAY(SELECT cachetag._rules_about(rels));
+    concerned := ARRAY(SELECT cachetag._rules_about(ARRAY(SELECT cachetag._read_by(rels))));
     IF types IS NOT NULL THEN
         -- Which types are made of which is not worth the search: all rules of tables with a column of a type that users made.
         concerned := concerned || ARRAY(
@@ -93,7 +129,7 @@ BEGIN
            array_agg(d.objid) FILTER (WHERE d.object_type = 'table column' AND NOT d.is_temporary)
                || array_agg(to_regclass(format('%I.%I', d.address_names[1], d.address_names[2]))::oid) FILTER (WHERE d.object_type = 'policy'),
            coalesce(bool_or((d.original OR d.normal) AND d.object_type IN ('index', 'table constraint')), false),
-           coalesce(bool_or(d.object_type LIKE 'publication %'), false)
+           coalesce(bool_or(d.object_type LIKE 'publication%'), false)
       INTO gone, changed, keys, memberships
       FROM pg_event_trigger_dropped_objects() d;
     IF gone IS NULL AND changed IS NULL AND NOT keys AND NOT memberships OR cachetag._no_rules() THEN
@@ -113,7 +149,9 @@ BEGIN
     PERFORM cachetag._touch(concerned);
 
     -- In the same transaction: no change can fall in between.
-    IF memberships AND EXISTS (SELECT FROM pg_publication WHERE pubname = 'cachetag') THEN
+    IF memberships AND NOT EXISTS (SELECT FROM pg_publication WHERE pubname = 'cachetag') THEN
+        PERFORM cachetag._replace_publication();
+    ELSIF memberships THEN
         FOR rel IN SELECT cachetag._catalog_tables() UNION SELECT relation FROM cachetag._missing_members() ORDER BY 1 LOOP
             IF cachetag._publish(rel) THEN
                 RAISE WARNING 'table % is in publication cachetag again', rel::regclass
@@ -135,12 +173,43 @@ BEGIN
     END IF;
 END $$;
 
+-- Commands of several transactions have to be met before they begin. The function in the library finds out what the command is about and calls these;
+-- they do nothing that a user could not do otherwise.
+
+-- A partition that is detached concurrently is gone for readers when the first of the transactions commits; the end of the command may be far away.
+CREATE FUNCTION cachetag._before_detach(rel oid) RETURNS void
+    LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    SELECT cachetag._emit((SELECT array_agg(r.family) FROM cachetag.rule r WHERE r.id IN (SELECT cachetag._rules_about(ARRAY[rel]))))
+$$;
+
+-- The first transaction takes the replica identity away, and PostgreSQL would refuse the table's writers until the last one, which can give it another.
+CREATE FUNCTION cachetag._before_drop_concurrently(index oid) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    rel regclass := (SELECT b.relation FROM pg_index i JOIN cachetag.binding b ON b.relation = i.indrelid
+                      WHERE i.indexrelid = index AND (SELECT r.index FROM cachetag._replica_identity(b.relation) r) = i.indexrelid LIMIT 1);
+BEGIN
+    IF rel IS NOT NULL AND cachetag._is_published(rel) THEN
+        RAISE EXCEPTION 'index % is the replica identity of the tracked table %', index::regclass, rel
+            USING ERRCODE = 'object_in_use',
+                  DETAIL = 'Until the command ends, PostgreSQL would refuse UPDATE and DELETE on the table.',
+                  HINT = format('ALTER TABLE %s REPLICA IDENTITY FULL; first, or another index, or drop it without CONCURRENTLY.', rel);
+    END IF;
+END $$;
+
+CREATE FUNCTION cachetag._on_start() RETURNS event_trigger
+    LANGUAGE c AS 'MODULE_PATHNAME', 'on_start_wrapper';
+
+CREATE EVENT TRIGGER cachetag_start ON ddl_command_start WHEN TAG IN ('ALTER TABLE', 'DROP INDEX')
+    EXECUTE FUNCTION cachetag._on_start();
+-- ALTER VIEW and ALTER MATERIALIZED VIEW rename columns of tables too.
 CREATE EVENT TRIGGER cachetag_ddl ON ddl_command_end
     WHEN TAG IN ('ALTER TABLE', 'CREATE TABLE', 'CREATE FOREIGN TABLE', 'ALTER FOREIGN TABLE', 'CREATE SCHEMA', 'ALTER TYPE', 'ALTER DOMAIN',
-                 'CREATE POLICY', 'ALTER POLICY', 'ALTER PUBLICATION')
+                 'CREATE VIEW', 'ALTER VIEW', 'ALTER MATERIALIZED VIEW', 'CREATE POLICY', 'ALTER POLICY', 'ALTER PUBLICATION')
     EXECUTE FUNCTION cachetag._on_ddl();
 CREATE EVENT TRIGGER cachetag_drop ON sql_drop EXECUTE FUNCTION cachetag._on_drop();
 CREATE EVENT TRIGGER cachetag_rewrite ON table_rewrite EXECUTE FUNCTION cachetag._on_rewrite();
+ALTER EVENT TRIGGER cachetag_start ENABLE ALWAYS;
 ALTER EVENT TRIGGER cachetag_ddl ENABLE ALWAYS;
 ALTER EVENT TRIGGER cachetag_drop ENABLE ALWAYS;
 ALTER EVENT TRIGGER cachetag_rewrite ENABLE ALWAYS;

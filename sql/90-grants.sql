@@ -32,5 +32,6 @@ GRANT EXECUTE ON FUNCTION
 GRANT EXECUTE ON FUNCTION
     cachetag.status(name), cachetag.doctor(name), cachetag.last_report(), cachetag._doctor_server(name), cachetag._doctor_rules(),
     cachetag._doctor_daemon(), cachetag._replica_identity(oid), cachetag._is_member(oid), cachetag._missing_members(), cachetag._catalog_tables(),
-    cachetag._template_columns(text)
+    cachetag._template_columns(text), cachetag._event_triggers(),
+    cachetag._before_detach(oid), cachetag._before_drop_concurrently(oid)
     TO PUBLIC;
