@@ -1,4 +1,6 @@
 -- track and untrack: which tags the rows of a table stand for.
+-- jit = off, here and in whatever else DDL and people call: to the planner, functions within functions look expensive, and each would be compiled anew
+-- at every call.
 
 CREATE FUNCTION cachetag._caller() RETURNS oid
     LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'caller_wrapper';
@@ -57,7 +59,7 @@ END $$;
 
 -- The operations, each once, in one order; NULL stands for all of them.
 CREATE FUNCTION cachetag._operations(operations text[]) RETURNS text[]
-    LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     known CONSTANT text[] := '{insert,update,delete,truncate}';
     given text[] := (SELECT array_agg(lower(trim(o))) FROM unnest(operations) AS u(o));
@@ -187,7 +189,7 @@ END $$;
 CREATE FUNCTION cachetag.track(
     rel regclass, templates text[], columns text[] DEFAULT NULL, operations text[] DEFAULT NULL, soft boolean DEFAULT false,
     predicate text DEFAULT NULL, identity text DEFAULT 'check') RETURNS SETOF bigint
-    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off AS $$
 DECLARE
     wanted text;
     names text[];
@@ -278,7 +280,7 @@ COMMENT ON FUNCTION cachetag.track(regclass, text, text[], text[], boolean, text
     'makes changes of a table touch the tags of this template, and returns the id of the rule; a rule that exists gets the new options';
 
 CREATE FUNCTION cachetag.untrack(rel regclass, VARIADIC templates text[]) RETURNS bigint
-    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off AS $$
 DECLARE
     owner oid := (SELECT relowner FROM pg_class WHERE oid = rel);
     concerned oid[];

@@ -74,7 +74,7 @@ CREATE FUNCTION cachetag._wait_for_writers(types oid[]) RETURNS void
 $$;
 
 CREATE FUNCTION cachetag._on_ddl() RETURNS event_trigger
-    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off AS $$
 DECLARE
     rels oid[];
     types oid[];
@@ -116,7 +116,7 @@ BEGIN
 END $$;
 
 CREATE FUNCTION cachetag._on_drop() RETURNS event_trigger
-    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off AS $$
 DECLARE
     gone oid[];
     changed oid[];
@@ -129,7 +129,7 @@ BEGIN
            array_agg(d.objid) FILTER (WHERE d.object_type = 'table column' AND NOT d.is_temporary)
                || array_agg(to_regclass(format('%I.%I', d.address_names[1], d.address_names[2]))::oid) FILTER (WHERE d.object_type = 'policy'),
            coalesce(bool_or((d.original OR d.normal) AND d.object_type IN ('index', 'table constraint')), false),
-           coalesce(bool_or(d.object_type LIKE 'publication%'), false)
+           coalesce(bool_or(d.object_type LIKE 'publication%' AND d.original), false)
       INTO gone, changed, keys, memberships
       FROM pg_event_trigger_dropped_objects() d;
     IF gone IS NULL AND changed IS NULL AND NOT keys AND NOT memberships OR cachetag._no_rules() THEN
@@ -137,6 +137,12 @@ BEGIN
     END IF;
 
     PERFORM cachetag._emit((SELECT array_agg(r.family) FROM cachetag.rule r WHERE r.relation = ANY (gone)));
+    INSERT INTO cachetag.former AS f (schema, name, templates)
+    SELECT d.schema_name, d.object_name, array_agg(r.template ORDER BY r.id)
+      FROM pg_event_trigger_dropped_objects() d JOIN cachetag.rule r ON r.relation = d.objid
+     WHERE d.classid = 'pg_class'::regclass AND d.objsubid = 0
+     GROUP BY 1, 2
+    ON CONFLICT ON CONSTRAINT former_pkey DO UPDATE SET templates = EXCLUDED.templates;
     DELETE FROM cachetag.rule r WHERE r.relation = ANY (gone);
 
     concerned := ARRAY(SELECT cachetag._rules_about(changed))
@@ -165,7 +171,7 @@ END $$;
 
 -- ALTER TABLE is seen when it ends; this is for rewrites that other commands cause, as ALTER TYPE ... CASCADE does.
 CREATE FUNCTION cachetag._on_rewrite() RETURNS event_trigger
-    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off AS $$
 BEGIN
     IF NOT cachetag._no_rules() THEN
         PERFORM cachetag._emit((SELECT array_agg(r.family) FROM cachetag.rule r
@@ -173,7 +179,7 @@ BEGIN
     END IF;
 END $$;
 
--- Commands of several transactions have to be met before they begin. The function in the library finds out what the command is about and calls these;
+-- Some commands have to be met before they begin: those of several transactions, and new names. The function in the library finds out what the command is about and calls these;
 -- they do nothing that a user could not do otherwise.
 
 -- A partition that is detached concurrently is gone for readers when the first of the transactions commits; the end of the command may be far away.
@@ -196,6 +202,17 @@ BEGIN
                   HINT = format('ALTER TABLE %s REPLICA IDENTITY FULL; first, or another index, or drop it without CONCURRENTLY.', rel);
     END IF;
 END $$;
+
+-- A table is about to get another name.
+CREATE FUNCTION cachetag._before_rename(rel oid) RETURNS void
+    LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    INSERT INTO cachetag.former AS f (schema, name, templates)
+    SELECT n.nspname, c.relname, array_agg(r.template ORDER BY r.id)
+      FROM cachetag.rule r JOIN pg_class c ON c.oid = r.relation JOIN pg_namespace n ON n.oid = c.relnamespace
+     WHERE r.relation = rel
+     GROUP BY 1, 2
+    ON CONFLICT ON CONSTRAINT former_pkey DO UPDATE SET templates = EXCLUDED.templates
+$$;
 
 CREATE FUNCTION cachetag._on_start() RETURNS event_trigger
     LANGUAGE c AS 'MODULE_PATHNAME', 'on_start_wrapper';

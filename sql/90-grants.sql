@@ -2,7 +2,7 @@
 
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA cachetag FROM PUBLIC;
 
-GRANT SELECT ON cachetag.rule, cachetag.binding, cachetag.dependency, cachetag.rules TO PUBLIC;
+GRANT SELECT ON cachetag.rule, cachetag.binding, cachetag.dependency, cachetag.former, cachetag.rules TO PUBLIC;
 -- pg_dump reads them; whoever dumps a database need not be a superuser.
 GRANT SELECT ON SEQUENCE cachetag.rule_id_seq, cachetag.dependency_id_seq TO PUBLIC;
 
@@ -33,5 +33,5 @@ GRANT EXECUTE ON FUNCTION
     cachetag.status(name), cachetag.doctor(name), cachetag.last_report(), cachetag._doctor_server(name), cachetag._doctor_rules(),
     cachetag._doctor_daemon(), cachetag._replica_identity(oid), cachetag._is_member(oid), cachetag._missing_members(), cachetag._catalog_tables(),
     cachetag._template_columns(text), cachetag._event_triggers(),
-    cachetag._before_detach(oid), cachetag._before_drop_concurrently(oid)
+    cachetag._before_rename(oid), cachetag._before_detach(oid), cachetag._before_drop_concurrently(oid)
     TO PUBLIC;

@@ -8,7 +8,8 @@ use pgrx::{PgList, is_a};
 use crate::error::{Error, Result};
 use crate::snapshot;
 
-/// Event trigger at the start of commands that run in several transactions. What others see after the first one has to be said in the first one.
+/// Event trigger at the start of commands that run in several transactions: what others see after the first one has to be said in the first one. And of
+/// those that give a table another name: afterwards nobody knows the old one.
 ///
 /// Names mean here what they mean in the session: it must not be declared with a search path of its own.
 #[pg_extern(sql = false)]
@@ -30,6 +31,16 @@ fn on_start(fcinfo: pg_sys::FunctionCallInfo) -> Result<(), pg_sys::panic::Error
             let statement = &*statement.cast::<pg_sys::AlterTableStmt>();
             if detaches_concurrently(statement) {
                 tell(c"SELECT cachetag._before_detach($1)::text", relation(statement.relation))?;
+            }
+        } else if is_a(statement, pg_sys::NodeTag::T_RenameStmt) {
+            let statement = &*statement.cast::<pg_sys::RenameStmt>();
+            if statement.renameType == pg_sys::ObjectType::OBJECT_TABLE {
+                tell(c"SELECT cachetag._before_rename($1)::text", relation(statement.relation))?;
+            }
+        } else if is_a(statement, pg_sys::NodeTag::T_AlterObjectSchemaStmt) {
+            let statement = &*statement.cast::<pg_sys::AlterObjectSchemaStmt>();
+            if statement.objectType == pg_sys::ObjectType::OBJECT_TABLE {
+                tell(c"SELECT cachetag._before_rename($1)::text", relation(statement.relation))?;
             }
         } else if is_a(statement, pg_sys::NodeTag::T_DropStmt) {
             let statement = &*statement.cast::<pg_sys::DropStmt>();

@@ -29,6 +29,8 @@ ALTER TYPE mood RENAME VALUE 'sad' TO 'blue';
 CREATE INDEX i_n ON i (n);
 DROP INDEX CONCURRENTLY i_n;
 ALTER TABLE p DETACH PARTITION p1 CONCURRENTLY;
+ALTER TABLE i RENAME TO j;
+ALTER TABLE j RENAME TO i;
 SELECT cachetag.report('{}'), cachetag.attach();
 SELECT count(*) > 0 AS some FROM cachetag.status(), cachetag.doctor(), cachetag.rules;
 BEGIN ISOLATION LEVEL REPEATABLE READ;

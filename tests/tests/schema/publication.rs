@@ -102,3 +102,32 @@ async fn event_triggers_that_are_off_are_told_and_put_on_by_the_next_daemon() {
     stack.wait_caught_up_now().await;
     assert!(stack.get("t").await.is_miss());
 }
+
+/// Both ways of putting another table in the place of one leave its rules behind, and queries do not know.
+#[tokio::test]
+async fn a_successor_by_name_that_nobody_tracks_is_told() {
+    let stack = shop().await;
+    stack.sql("CREATE SCHEMA shop").await;
+    stack.sql(TABLE).await;
+    let told = "SELECT subject FROM cachetag.doctor() WHERE \"check\" = 'successor' ORDER BY 1";
+    stack.sql("CREATE TABLE fresh (id int PRIMARY KEY, grp int)").await;
+    stack.sql("ALTER TABLE t RENAME TO was; ALTER TABLE fresh RENAME TO t").await;
+    assert_eq!(stack.values(told).await, ["shop.t"]);
+    let remedy = "SELECT remedy FROM cachetag.doctor() WHERE \"check\" = 'successor'";
+    let remedy = stack.value(remedy).await;
+    stack.sql("ALTER TABLE t REPLICA IDENTITY FULL").await;
+    stack.sql(remedy.split(';').next().expect("a statement")).await;
+    assert_eq!(stack.values(told).await, Vec::<String>::new());
+    stack.sql("INSERT INTO t VALUES (3, 4)").await;
+    rows_fall_by_their_tags(&stack, "t", "UPDATE t SET grp = grp + 1").await;
+
+    stack.sql("DROP TABLE t; CREATE TABLE t AS SELECT 1 AS id").await;
+    assert_eq!(stack.values(told).await, ["shop.t"]);
+    stack.sql("SELECT cachetag.track('t', ARRAY['t:{id}'], identity => 'full')").await;
+    stack.sql("SELECT cachetag.untrack('t')").await;
+    assert_eq!(stack.values(told).await, Vec::<String>::new(), "whoever untracks a table knows");
+    stack.sql("CREATE SCHEMA attic; ALTER TABLE other SET SCHEMA attic").await;
+    assert_eq!(stack.values(told).await, Vec::<String>::new(), "nothing has taken its place");
+    stack.sql("CREATE VIEW other AS SELECT 1 AS id").await;
+    assert_eq!(stack.values(told).await, ["shop.other"]);
+}
