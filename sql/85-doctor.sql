@@ -89,7 +89,7 @@ BEGIN
       FROM cachetag.rule r WHERE NOT EXISTS (SELECT FROM pg_class WHERE oid = r.relid) ORDER BY r.id;
     RETURN QUERY SELECT 'successor', 'warning', c.oid::regclass::text,
         'another table of this name was tracked; this one is not, and its changes touch no tags',
-        format('SELECT cachetag.track(%L, VARIADIC %L); or, if no query takes it for the other: DELETE FROM cachetag.former WHERE (schema, name) = (%L, %L);',
+        format('SELECT cachetag.track(%L, VARIADIC %L::text[]); or, if no query takes it for the other: DELETE FROM cachetag.former WHERE (schema, name) = (%L, %L);',
                c.oid::regclass, f.templates, f.schema, f.name)
       FROM cachetag.former f JOIN pg_namespace n ON n.nspname = f.schema
       JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = f.name AND c.relkind IN ('r', 'p', 'f', 'v', 'm')

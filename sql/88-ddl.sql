@@ -18,14 +18,15 @@ CREATE FUNCTION cachetag._rules_about(rels oid[]) RETURNS SETOF bigint
     SELECT rule_id FROM cachetag.binding WHERE relation IN (SELECT relation FROM near)
 $$;
 
-CREATE FUNCTION cachetag._has_unseen_rules() RETURNS boolean
+CREATE FUNCTION cachetag._has_unseen_rules(rels oid[]) RETURNS boolean
     LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'has_unseen_rules_wrapper';
 
--- Are there no rules at all? In a transaction whose snapshot is older than the rules, one cannot know which of them a command is about.
-CREATE FUNCTION cachetag._no_rules() RETURNS boolean
+-- Are there no rules at all? In a transaction whose snapshot is older than rules about these tables (all tables, if NULL), they could not be made true
+-- to what the command does.
+CREATE FUNCTION cachetag._no_rules(rels oid[]) RETURNS boolean
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-    IF current_setting('transaction_isolation') IN ('repeatable read', 'serializable') AND cachetag._has_unseen_rules() THEN
+    IF current_setting('transaction_isolation') IN ('repeatable read', 'serializable') AND cachetag._has_unseen_rules(rels) THEN
         RAISE EXCEPTION 'could not serialize access due to new rules of cachetag'
             USING ERRCODE = 'serialization_failure', HINT = 'Retry the transaction.';
     END IF;
@@ -91,7 +92,9 @@ BEGIN
       FROM pg_event_trigger_ddl_commands() c
       LEFT JOIN pg_policy p ON c.classid = 'pg_policy'::regclass AND p.oid = c.objid
       LEFT JOIN pg_type y ON c.classid = 'pg_class'::regclass AND y.typrelid = c.objid;
-    IF rels IS NULL AND types IS NULL AND NOT publication OR cachetag._no_rules() THEN
+    IF rels IS NULL AND types IS NULL AND NOT publication THEN
+        RETURN;
+    ELSIF cachetag._no_rules(CASE WHEN types IS NULL AND NOT publication THEN ARRAY(SELECT cachetag._read_by(rels)) END) THEN
         RETURN;
     END IF;
     IF texts IS NOT NULL THEN
@@ -132,7 +135,9 @@ BEGIN
            coalesce(bool_or(d.object_type LIKE 'publication%' AND d.original), false)
       INTO gone, changed, keys, memberships
       FROM pg_event_trigger_dropped_objects() d;
-    IF gone IS NULL AND changed IS NULL AND NOT keys AND NOT memberships OR cachetag._no_rules() THEN
+    IF gone IS NULL AND changed IS NULL AND NOT keys AND NOT memberships THEN
+        RETURN;
+    ELSIF cachetag._no_rules(CASE WHEN NOT keys AND NOT memberships THEN coalesce(gone, '{}') || coalesce(changed, '{}') END) THEN
         RETURN;
     END IF;
 
@@ -173,7 +178,7 @@ END $$;
 CREATE FUNCTION cachetag._on_rewrite() RETURNS event_trigger
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off AS $$
 BEGIN
-    IF NOT cachetag._no_rules() THEN
+    IF NOT cachetag._no_rules(ARRAY[pg_event_trigger_table_rewrite_oid()]) THEN
         PERFORM cachetag._emit((SELECT array_agg(r.family) FROM cachetag.rule r
                                  WHERE r.id IN (SELECT cachetag._rules_about(ARRAY[pg_event_trigger_table_rewrite_oid()]))));
     END IF;

@@ -124,6 +124,14 @@ SELECT count(*) FROM late;
 SELECT * FROM dblink('dbname=' || current_database(), 'SELECT cachetag.track(''late'', ''late:{id}'') IS NOT NULL') AS t(tracked boolean);
 CREATE TABLE late_1 PARTITION OF late FOR VALUES IN (1);
 ROLLBACK;
+-- Other rules are no reason.
+BEGIN ISOLATION LEVEL SERIALIZABLE;
+SELECT count(*) FROM late;
+SELECT * FROM dblink('dbname=' || current_database(), 'SELECT cachetag.track(''moods'', ''later:{id}'') IS NOT NULL') AS t(tracked boolean);
+CREATE TABLE unconcerned (id int);
+ALTER TABLE unconcerned ADD COLUMN a int;
+DROP TABLE unconcerned;
+COMMIT;
 BEGIN ISOLATION LEVEL REPEATABLE READ;
 CREATE TABLE late_1 PARTITION OF late FOR VALUES IN (1);
 COMMIT;
