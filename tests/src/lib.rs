@@ -27,6 +27,7 @@ pub mod bench;
 mod cache;
 mod daemon;
 pub mod differential;
+pub mod fuzz;
 mod load;
 pub mod memory;
 mod stack;

@@ -3,7 +3,7 @@
 
 mod calls;
 mod library;
-mod reply;
+pub mod reply;
 
 use std::future::Future;
 use std::time::Duration;
