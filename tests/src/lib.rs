@@ -28,6 +28,7 @@ mod cache;
 mod daemon;
 pub mod differential;
 pub mod fault;
+pub mod fuzz;
 mod load;
 pub mod memory;
 mod stack;

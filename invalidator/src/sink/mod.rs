@@ -5,7 +5,7 @@ mod calls;
 pub mod connect;
 mod library;
 mod replicas;
-pub(crate) mod reply;
+pub mod reply;
 
 use std::future::Future;
 use std::time::Duration;

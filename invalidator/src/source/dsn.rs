@@ -89,7 +89,7 @@ fn pairs(text: &str) -> Result<Settings, String> {
 }
 
 /// A value, quoted or up to the next white space, and what follows it. A backslash takes the next character as it is.
-fn value(text: &str) -> Option<(String, &str)> {
+pub(crate) fn value(text: &str) -> Option<(String, &str)> {
     let (quoted, text) = match text.strip_prefix('\'') {
         Some(rest) => (true, rest),
         None => (false, text),

@@ -135,6 +135,11 @@ impl ConnectOptions {
         hosts.iter().enumerate().map(options).collect()
     }
 
+    /// The password, if there is one.
+    pub fn password(&self) -> Option<&str> {
+        self.password.as_deref()
+    }
+
     /// The name under which the replication connection shows itself, for `synchronous_standby_names`.
     pub fn with_application_name(mut self, name: &str) -> Self {
         self.application_name = name.into();
