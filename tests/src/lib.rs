@@ -25,8 +25,8 @@
 
 pub mod bench;
 mod cache;
+pub mod checker;
 mod daemon;
-pub mod differential;
 mod load;
 mod stack;
 mod template;

@@ -20,7 +20,7 @@ const TTL: Duration = Duration::from_secs(600);
 const LOG_LINES: usize = 60;
 
 /// Small and able to do everything that a test may want to do.
-const SETTINGS: &[(&str, &str)] =
+pub(crate) const SETTINGS: &[(&str, &str)] =
     &[("shared_buffers", "16MB"), ("max_prepared_transactions", "20"), ("autovacuum_naptime", "10s")];
 
 /// What a test needs.
@@ -171,6 +171,11 @@ impl Stack {
     /// A folder of the test, removed with it.
     pub fn folder(&self) -> &std::path::Path {
         self.folder.path()
+    }
+
+    /// A new folder of the test that only the servers' user can read.
+    pub fn private_folder(&self, name: &str, user: Option<&User>) -> std::path::PathBuf {
+        self.folder.private(name, user).unwrap_or_else(|error| panic!("{error}"))
     }
 
     /// The database's URL.
