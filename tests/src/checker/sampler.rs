@@ -33,6 +33,7 @@ struct Look {
 pub async fn run(world: Rc<World>) {
     let mut client = world.postgres().await;
     let mut last: Option<Look> = None;
+    let mut epochs = Epochs::default();
     while let Some(mut cache) = world.redis().await {
         while !world.is_over() {
             world.pause(PAUSE).await;
@@ -51,8 +52,8 @@ pub async fn run(world: Rc<World>) {
                 last = None;
                 continue;
             };
-            if let Some(confirmed) = first(&confirmed).map(lsn) {
-                acknowledged(&world, last.as_ref(), &look, confirmed);
+            if let (true, Some(confirmed)) = (epochs.vouches(&look), first(&confirmed).map(lsn)) {
+                acknowledged(&world, &look, confirmed);
             }
             together(&world, &look);
             if let Some(last) = &last {
@@ -88,12 +89,30 @@ async fn look(world: &World, cache: &mut Cache, generation: u64) -> redis::Redis
     Ok(Some(Look { generation, at: world.clock.now(), epoch, applied, watermark, evicted_by_redis, tags }))
 }
 
-/// What PostgreSQL may forget is in Redis. After Redis has gone back that is so from the next epoch on, which is why two looks of one generation
-/// have to agree on the epoch.
-fn acknowledged(world: &World, last: Option<&Look>, look: &Look, confirmed: Lsn) {
-    if !last.is_some_and(|last| last.generation == look.generation && last.epoch == look.epoch && last.watermark.is_some()) {
-        return;
+/// Epochs that have been seen.
+#[derive(Default)]
+struct Epochs {
+    generation: u64,
+    highest: String,
+    /// After Redis has gone back, what it holds counts from the first epoch on that nobody had seen before.
+    void: String,
+}
+
+impl Epochs {
+    fn vouches(&mut self, look: &Look) -> bool {
+        if look.generation != self.generation {
+            self.generation = look.generation;
+            self.void.clone_from(&self.highest);
+        }
+        if look.epoch > self.highest {
+            self.highest.clone_from(&look.epoch);
+        }
+        look.epoch > self.void && look.watermark.is_some()
     }
+}
+
+/// What PostgreSQL may forget is in Redis.
+fn acknowledged(world: &World, look: &Look, confirmed: Lsn) {
     let mut report = world.report.borrow_mut();
     report.looked_at(Invariant::Acknowledged);
     if crate::lsn_of_version(&look.applied) < confirmed {
