@@ -14,7 +14,7 @@ use tracing::{debug, info, warn};
 use crate::batch::Batch;
 use crate::config::Config;
 use crate::control::{Control, Look};
-use crate::mapping::{Mapper, Outcome};
+use crate::mapping::{Mapper, Outcome, TransactionBumps};
 use crate::report::{self, Reporter};
 use crate::rows::{self, Columns};
 use crate::session::SessionError;
@@ -106,7 +106,7 @@ pub struct Pipeline {
     writers: Vec<FullXid>,
     /// One of them has ended: when the stream has passed this, its commit has come along or never will.
     writers_decided_at: Option<Lsn>,
-    /// The transaction that the stream is in.
+    /// The whole transaction that the stream is in.
     xid: u32,
     /// Tables that were warned of.
     unbound: HashSet<u32>,
@@ -278,14 +278,26 @@ impl Pipeline {
                 self.xid = begin.xid;
                 self.mapper.begin();
             }
-            Message::Commit(commit) => self.on_commit(commit.end_lsn),
+            Message::Commit(commit) => {
+                let bumps = self.mapper.commit();
+                self.on_commit(self.xid, commit.end_lsn, &bumps);
+            }
+            Message::StreamStart(start) => self.mapper.begin_block(start.xid, start.first_segment)?,
+            Message::StreamStop => self.mapper.end_block(),
+            Message::StreamCommit(commit) => {
+                let bumps = self.mapper.commit_streamed(commit.xid)?;
+                self.on_commit(commit.xid, commit.end_lsn, &bumps);
+            }
+            Message::StreamAbort(abort) => self.mapper.abort_streamed(abort.xid, abort.subxid),
             Message::Relation(relation) => self.mapper.relation(rows::described(&relation)),
             Message::Insert(insert) => {
+                self.within(insert.xid);
                 let new = self.offsets.new.index(insert.new);
                 let outcome = self.mapper.insert(insert.relation, &Columns(new))?;
                 self.on_outcome(insert.relation, outcome);
             }
             Message::Update(update) => {
+                self.within(update.xid);
                 let new = self.offsets.new.index(update.new);
                 let old = update.old.map(|old| self.offsets.old.index(old.tuple()));
                 let outcome = self.mapper.update(
@@ -296,31 +308,48 @@ impl Pipeline {
                 self.on_outcome(update.relation, outcome);
             }
             Message::Delete(delete) => {
+                self.within(delete.xid);
                 let old = Columns(self.offsets.old.index(delete.old.tuple()));
                 let outcome = self.mapper.delete(delete.relation, rows::old_row(Some(&delete.old), &Some(old)))?;
                 self.on_outcome(delete.relation, outcome);
             }
             Message::Truncate(truncate) => {
+                self.within(truncate.xid);
                 for relation in truncate.relations {
                     let outcome = self.mapper.truncate(relation)?;
                     self.on_outcome(relation, outcome);
                 }
             }
-            Message::Logical(message) if message.prefix == MESSAGE_PREFIX.as_bytes() => self.on_logical(&message),
+            Message::Logical(message) if message.prefix == MESSAGE_PREFIX.as_bytes() => {
+                self.within(message.xid.filter(|_| message.transactional));
+                self.on_logical(&message);
+            }
             Message::Logical(_) | Message::Origin(_) | Message::Type(_) => {}
-            // The stream was asked for whole transactions: two-phase and streamed ones arrive as plain ones.
-            other => warn!(?other, "unexpected message in the replication stream; ignored"),
+            // Two-phase transactions were not asked for: they come whole, when they commit.
+            Message::BeginPrepare(_)
+            | Message::Prepare(_)
+            | Message::CommitPrepared(_)
+            | Message::RollbackPrepared(_)
+            | Message::StreamPrepare(_) => {
+                return Err(SessionError::Unexpected { message: "of a prepared transaction" });
+            }
         }
         Ok(())
     }
 
-    fn on_commit(&mut self, end: Lsn) {
-        let bumps = self.mapper.commit();
+    /// Inside a block of a streamed transaction, a change names its subtransaction.
+    fn within(&mut self, subxid: Option<u32>) {
+        if let Some(subxid) = subxid {
+            self.mapper.within(subxid);
+        }
+    }
+
+    fn on_commit(&mut self, xid: u32, end: Lsn, bumps: &TransactionBumps) {
         if !self.writers.is_empty() {
-            self.writers.retain(|&writer| writer as u32 != self.xid);
+            self.writers.retain(|&writer| writer as u32 != xid);
             self.writers_decided_at = None;
         }
-        self.watermark.commit(end, self.xid);
+        self.watermark.commit(end, xid);
         if end > self.skip_to {
             self.batch.push(end, bumps.hard.iter().map(Tag::as_str), bumps.soft.iter().map(Tag::as_str));
         }

@@ -36,8 +36,16 @@ pub enum SessionError {
     #[error("replication stream: {0}")]
     Parse(#[from] ParseError),
     /// Rules or dependencies could not be read.
-    #[error("rules could not be read: {0}; everything is invalidated rather than something forgotten")]
+    #[error("the changes could not be mapped: {0}; everything is invalidated rather than something forgotten")]
     Metadata(#[from] MappingError),
+    /// The stream holds a message that was not asked for.
+    #[error(
+        "the replication stream holds a message {message}, which was not asked for; everything is invalidated rather than something forgotten"
+    )]
+    Unexpected {
+        /// Which.
+        message: &'static str,
+    },
     /// A change of rules or dependencies became visible that the stream will not bring again.
     #[error("a change of rules became visible that the stream had brought before the start")]
     MetadataIncomplete,
@@ -67,6 +75,7 @@ impl SessionError {
             Self::Parse(_)
             | Self::Metadata(_)
             | Self::MetadataIncomplete
+            | Self::Unexpected { .. }
             | Self::SlotGone { .. }
             | Self::Silent { .. } => false,
         }
@@ -74,14 +83,24 @@ impl SessionError {
 
     /// Can the slot not get past where it stands?
     pub fn needs_new_slot(&self) -> bool {
-        matches!(self, Self::Source(e) if e.is_publication_missing())
+        match self {
+            Self::Source(e) => e.is_publication_missing(),
+            // It would come again, and be as large.
+            Self::Metadata(e) => matches!(e, MappingError::TooMuchMetadata(_)),
+            Self::Unexpected { .. } => true,
+            _ => false,
+        }
     }
 
     /// May bumps have been missed, so that only a new epoch makes the cache honest again?
     pub fn needs_epoch(&self) -> bool {
         matches!(
             self,
-            Self::Parse(_) | Self::Metadata(_) | Self::MetadataIncomplete | Self::Control(ControlError::Metadata(_))
+            Self::Parse(_)
+                | Self::Metadata(_)
+                | Self::MetadataIncomplete
+                | Self::Unexpected { .. }
+                | Self::Control(ControlError::Metadata(_))
         )
     }
 }
@@ -111,7 +130,7 @@ pub async fn open(config: &Config, claimant: &str, memory: &mut Memory) -> Resul
     let slot_is_new = see_to_slot(config, &control, &mut source, memory.slot_needed).await?;
     memory.slot_needed = false;
     // The slot admits one daemon at a time; only who holds it claims Redis, so a second daemon started by mistake just waits.
-    source.start_replication(&StartOptions::new(&config.slot)).await?;
+    source.start_replication(&StartOptions::new(&config.slot).streaming()).await?;
     let Some(Slot { confirmed: Some(confirmed), active_pid: Some(walsender), .. }) = control.slot(&config.slot).await?
     else {
         return Err(SessionError::SlotGone { slot: config.slot.clone() });
@@ -211,7 +230,11 @@ async fn see_to_slot(
         if !slot.lost && !replace {
             return Ok(false);
         }
-        let reason = if slot.lost { "its WAL is gone (max_slot_wal_keep_size)" } else { "the publication was gone" };
+        let reason = if slot.lost {
+            "its WAL is gone (max_slot_wal_keep_size)"
+        } else {
+            "decoding cannot get past where it stands"
+        };
         warn!(slot = %name, reason, "replacing the replication slot");
         control.drop_slot(name).await?;
     }

@@ -28,6 +28,7 @@ mod cache;
 pub mod checker;
 mod daemon;
 mod load;
+pub mod memory;
 mod stack;
 mod template;
 mod wait;
