@@ -19,7 +19,7 @@ struct Arguments {
     /// Repeats a schema, the faults and what the connections try (by default the time)
     #[arg(long)]
     seed: Option<u64>,
-    /// `all`, `none`, or kinds separated by commas; by default those of the profile. `list` prints them
+    /// `all`, `none`, or names or beginnings of names separated by commas; by default those of the profile. `list` prints them
     #[arg(long)]
     faults: Option<String>,
     /// The daemon's bound of staleness and the largest that readers ask for, in milliseconds
@@ -39,16 +39,21 @@ fn count(text: &str) -> Result<u64, std::num::ParseIntError> {
 
 fn kinds(text: &str) -> Result<Vec<Kind>, String> {
     match text {
-        "all" => Ok(Kind::ALL.to_vec()),
-        "none" => Ok(Vec::new()),
-        text => text.split(',').map(|name| <Kind as clap::ValueEnum>::from_str(name, true)).collect(),
+        "all" => return Ok(Kind::all()),
+        "none" => return Ok(Vec::new()),
+        _ => {}
+    }
+    let names: Vec<&str> = text.split(',').map(str::trim).collect();
+    match names.iter().find(|name| Kind::named(&[name]).is_empty()) {
+        Some(name) => Err(format!("there is no fault `{name}`")),
+        None => Ok(Kind::named(&names)),
     }
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     if arguments.faults.as_deref() == Some("list") {
-        Kind::ALL.iter().for_each(|kind| println!("{}", kind.name()));
+        Kind::all().iter().for_each(|kind| println!("{kind}"));
         return ExitCode::SUCCESS;
     }
     let now = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |since| since.as_millis() as u64);

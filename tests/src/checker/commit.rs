@@ -13,6 +13,9 @@ use crate::{Lsn, lsn};
 /// What a transaction has made of rows: table and key → state.
 pub type Changes = BTreeMap<(usize, usize), Option<RowState>>;
 
+/// One of them.
+type Change<'a> = (&'a (usize, usize), &'a Option<RowState>);
+
 /// How often the outcome of a transaction that is still in progress is asked for.
 const POLL: Duration = Duration::from_millis(5);
 /// A position that covers everything committed before.
@@ -28,7 +31,7 @@ pub async fn begin(client: &Client, local: bool) -> Result<u64, tokio_postgres::
 
 /// Commits and notes what was changed. A prepared transaction is committed by its name.
 pub async fn commit(world: &World, client: &Client, xid: u64, prepared: Option<&str>, changes: &Changes) -> bool {
-    let changes: Vec<_> = {
+    let changes: Vec<Change> = {
         let rows = world.rows.borrow();
         changes.iter().filter(|((table, key), state)| rows[*table][*key] != **state).collect()
     };
@@ -38,7 +41,7 @@ pub async fn commit(world: &World, client: &Client, xid: u64, prepared: Option<&
     }
     let ended = match end(client, prepared).await {
         Ok(position) => Some(position),
-        Err(_) => outcome(world, xid, prepared).await,
+        Err(_) => outcome(world, xid, prepared, &changes).await,
     };
     let after = world.clock.now();
     let mut judge = world.judge.borrow_mut();
@@ -71,21 +74,33 @@ async fn end(client: &Client, prepared: Option<&str>) -> Result<Lsn, tokio_postg
 }
 
 /// Whether a transaction whose end nobody told was committed: a position that covers it. A prepared one is committed if it is still there.
-async fn outcome(world: &World, xid: u64, prepared: Option<&str>) -> Option<Lsn> {
+///
+/// The rows tell: nobody else changes them. (Its id does not: a server that crashed may give it to another transaction.)
+async fn outcome(world: &World, xid: u64, prepared: Option<&str>, changes: &[Change<'_>]) -> Option<Lsn> {
     world.report.borrow_mut().error("commits");
+    let &((table, key), state) = changes.first()?;
+    let running = format!(
+        "SELECT count(*) FROM (SELECT FROM pg_stat_activity WHERE backend_xid::text = '{0}'
+                               UNION ALL SELECT FROM pg_prepared_xacts WHERE transaction::text = '{0}') AS t",
+        xid & 0xFFFF_FFFF
+    );
+    let row = world.schema.tables[*table].state_of(*key);
     loop {
         let client = world.postgres().await;
         if let Some(name) = prepared {
             // If it is not there any more, that is what was wanted.
             let _ = client.batch_execute(&format!("COMMIT PREPARED '{name}'")).await;
         }
-        let answer = client.simple_query(&format!("SELECT pg_xact_status('{xid}'); {POSITION}")).await;
-        if let Ok(answer) = answer {
-            let texts: Vec<&str> = answer.iter().filter_map(text).collect();
-            match texts[..] {
-                ["committed", position] => return Some(lsn(position)),
-                ["aborted", _] => return None,
-                _ => {}
+        if let Ok(answer) = client.simple_query(&running).await
+            && first(&answer) == Some("0")
+            && let Ok(answer) = client.simple_query(&row).await
+        {
+            let expected = state.map(|state| format!("{}/{}", state.group, state.version));
+            if first(&answer) != expected.as_deref() {
+                return None;
+            }
+            if let Ok(answer) = client.simple_query(POSITION).await {
+                return first(&answer).map(lsn);
             }
         }
         tokio::time::sleep(POLL).await;

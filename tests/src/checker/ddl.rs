@@ -6,10 +6,10 @@ use std::time::Duration;
 use tokio_postgres::Client;
 
 use super::commit::{Changes, begin, commit};
-use super::random::Random;
 use super::schema::KEYS;
 use super::table::Shape;
 use super::world::World;
+use crate::random::Random;
 
 type Result<T> = std::result::Result<T, tokio_postgres::Error>;
 
@@ -24,6 +24,8 @@ pub async fn run(world: Rc<World>, random: Random) {
     while !ddl.world.is_over() {
         let pause = ddl.random.up_to(ddl.world.mix.ddl * 2);
         ddl.world.pause(pause).await;
+        let world = ddl.world.clone();
+        let _alone = world.changing.lock().await;
         let kind = ddl.change().await;
         *ddl.world.report.borrow_mut().ddl.entry(kind).or_default() += 1;
     }
@@ -50,7 +52,8 @@ impl Ddl {
             return "undepend, depend";
         }
         let name = &table.name;
-        let both = |forth: &str, back: &str| (format!("ALTER TABLE {name} {forth}"), format!("ALTER TABLE {name} {back}"));
+        let both =
+            |forth: &str, back: &str| (format!("ALTER TABLE {name} {forth}"), format!("ALTER TABLE {name} {back}"));
         let (kind, (forth, back)) = match self.random.below(5) {
             0 => ("column added, dropped", both("ADD COLUMN x int DEFAULT 1", "DROP COLUMN x")),
             1 => ("column renamed", both("RENAME g TO h", "RENAME h TO g")),

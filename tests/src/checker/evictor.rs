@@ -4,10 +4,10 @@ use std::rc::Rc;
 
 use redis::cmd;
 
-use super::random::Random;
 use super::report::Invariant;
 use super::world::World;
 use crate::Cache;
+use crate::random::Random;
 
 /// Deletes tags, entries and the log until the run is over.
 pub async fn run(world: Rc<World>, mut random: Random) {

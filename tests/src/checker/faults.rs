@@ -1,116 +1,109 @@
 //! What can go wrong with the daemon and the servers, and how it is done to them.
 
+use std::collections::BTreeMap;
+use std::fmt;
 use std::time::Duration;
 
-use clap::ValueEnum;
 use redis::cmd;
 use tokio_postgres::Client;
 
-use super::random::Random;
-use super::world::World;
-use crate::{Cache, Daemon, DaemonOptions, Stack};
+use super::schema::{KEYS, rows_of};
 
-/// Kinds of faults.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Kind {
-    /// The daemon is stopped by SIGSTOP for a while.
-    DaemonFrozen,
-    /// The daemon is killed and started again.
-    DaemonKilled,
+use super::world::World;
+use crate::fault::{Fault, PostgresFault, RedisFault};
+use crate::random::Random;
+use crate::{Cache, DaemonOptions, Stack};
+
+/// What can happen, besides the faults that every test may use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Special {
     /// The daemon ends in order and is started again.
     DaemonRestarted,
     /// A second daemon takes over while the first is frozen; then the first goes on, and one of them is killed.
-    Usurped,
-    /// PostgreSQL ends the replication connection.
-    WalsenderTerminated,
+    DaemonUsurped,
     /// PostgreSQL ends every connection of the daemon.
     ConnectionsTerminated,
-    /// The process that sends the stream is frozen for a while.
-    WalsenderFrozen,
-    /// The slot is dropped.
-    SlotDropped,
+    /// PostgreSQL is restarted in order.
+    PostgresRestarted,
     /// Commits wait for a standby that is not there: in the log, but not visible.
     CommitsHeld,
     /// Redis is emptied and the slot moved on while commits are held invisible.
     LostWhileHeld,
-    /// Redis is stopped by SIGSTOP for a while.
-    RedisFrozen,
-    /// Redis answers no writes for a while (CLIENT PAUSE).
-    RedisPaused,
-    /// Redis is killed and comes back empty.
-    RedisKilled,
-    /// Redis is killed and comes back as it was some time ago.
-    RedisRestored,
     /// Redis goes back to how it was some time ago, behind the connections.
     RedisRewound,
     /// The same, to before the last new epoch.
     RedisRewoundToOldEpoch,
-    /// FLUSHALL.
-    RedisFlushed,
-    /// The daemon's state in Redis is deleted.
-    StateDeleted,
-    /// FUNCTION FLUSH.
-    FunctionsFlushed,
-    /// Memory is full, under any eviction policy.
-    MemoryFull,
-    /// PostgreSQL crashes and starts again.
-    PostgresKilled,
-    /// PostgreSQL is restarted in order.
-    PostgresRestarted,
+}
+
+impl Special {
+    /// All of them.
+    pub const ALL: &[Special] = &[
+        Special::DaemonRestarted,
+        Special::DaemonUsurped,
+        Special::ConnectionsTerminated,
+        Special::PostgresRestarted,
+        Special::CommitsHeld,
+        Special::LostWhileHeld,
+        Special::RedisRewound,
+        Special::RedisRewoundToOldEpoch,
+    ];
+
+    fn name(self) -> &'static str {
+        match self {
+            Special::DaemonRestarted => "daemon restarted",
+            Special::DaemonUsurped => "daemon usurped",
+            Special::ConnectionsTerminated => "postgres connections-terminated",
+            Special::PostgresRestarted => "postgres restarted",
+            Special::CommitsHeld => "postgres commits-held",
+            Special::LostWhileHeld => "redis lost-while-commits-held",
+            Special::RedisRewound => "redis rewound",
+            Special::RedisRewoundToOldEpoch => "redis rewound-to-old-epoch",
+        }
+    }
+}
+
+/// Kinds of faults.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// One that every test may use.
+    Usual(Fault),
+    /// One that needs the checker.
+    Special(Special),
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: &[Kind] = &[
-        Kind::DaemonFrozen,
-        Kind::DaemonKilled,
-        Kind::DaemonRestarted,
-        Kind::Usurped,
-        Kind::WalsenderTerminated,
-        Kind::ConnectionsTerminated,
-        Kind::WalsenderFrozen,
-        Kind::SlotDropped,
-        Kind::CommitsHeld,
-        Kind::LostWhileHeld,
-        Kind::RedisFrozen,
-        Kind::RedisPaused,
-        Kind::RedisKilled,
-        Kind::RedisRestored,
-        Kind::RedisRewound,
-        Kind::RedisRewoundToOldEpoch,
-        Kind::RedisFlushed,
-        Kind::StateDeleted,
-        Kind::FunctionsFlushed,
-        Kind::MemoryFull,
-        Kind::PostgresKilled,
-        Kind::PostgresRestarted,
-    ];
+    pub fn all() -> Vec<Kind> {
+        let usual = Fault::all().into_iter().map(Kind::Usual);
+        usual.chain(Special::ALL.iter().copied().map(Kind::Special)).collect()
+    }
 
-    /// Its name on the command line.
-    pub fn name(self) -> &'static str {
+    /// Those whose names begin with one of these words; a word alone stands for all that begin with it.
+    pub fn named(names: &[&str]) -> Vec<Kind> {
+        Kind::all().into_iter().filter(|kind| names.iter().any(|name| kind.to_string().starts_with(name))).collect()
+    }
+
+    /// Whether Redis may forget or go back.
+    fn makes_redis_go_back(self) -> bool {
+        use RedisFault::{Asleep, Frozen, FunctionFlush, Paused, ScriptFlush, WritesPaused};
         match self {
-            Kind::DaemonFrozen => "daemon-frozen",
-            Kind::DaemonKilled => "daemon-killed",
-            Kind::DaemonRestarted => "daemon-restarted",
-            Kind::Usurped => "usurped",
-            Kind::WalsenderTerminated => "walsender-terminated",
-            Kind::ConnectionsTerminated => "connections-terminated",
-            Kind::WalsenderFrozen => "walsender-frozen",
-            Kind::SlotDropped => "slot-dropped",
-            Kind::CommitsHeld => "commits-held",
-            Kind::LostWhileHeld => "lost-while-held",
-            Kind::RedisFrozen => "redis-frozen",
-            Kind::RedisPaused => "redis-paused",
-            Kind::RedisKilled => "redis-killed",
-            Kind::RedisRestored => "redis-restored",
-            Kind::RedisRewound => "redis-rewound",
-            Kind::RedisRewoundToOldEpoch => "redis-rewound-to-old-epoch",
-            Kind::RedisFlushed => "redis-flushed",
-            Kind::StateDeleted => "state-deleted",
-            Kind::FunctionsFlushed => "functions-flushed",
-            Kind::MemoryFull => "memory-full",
-            Kind::PostgresKilled => "postgres-killed",
-            Kind::PostgresRestarted => "postgres-restarted",
+            Kind::Usual(Fault::Redis(fault)) => {
+                !matches!(fault, Asleep | Frozen | FunctionFlush | Paused | ScriptFlush | WritesPaused)
+            }
+            Kind::Usual(Fault::Postgres(PostgresFault::Promotion | PostgresFault::PromotionLosingCommits)) => true,
+            Kind::Usual(_) => false,
+            Kind::Special(fault) => {
+                matches!(fault, Special::LostWhileHeld | Special::RedisRewound | Special::RedisRewoundToOldEpoch)
+            }
+        }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Kind::Usual(fault) => fault.fmt(f),
+            Kind::Special(fault) => f.write_str(fault.name()),
         }
     }
 }
@@ -118,7 +111,6 @@ impl Kind {
 const POLL: Duration = Duration::from_millis(5);
 /// What one waits for before going on with a fault; if it does not come, the fault is a smaller one.
 const PATIENCE: Duration = Duration::from_secs(3);
-const EVICTION_POLICIES: [&str; 5] = ["volatile-lru", "volatile-ttl", "allkeys-lru", "allkeys-random", "noeviction"];
 
 /// Hurts one stack.
 pub struct Faults<'a> {
@@ -148,80 +140,51 @@ impl<'a> Faults<'a> {
     /// Lets it happen, and mends it.
     pub async fn happen(&mut self, kind: Kind, random: &mut Random) {
         let time = ms(20) + random.up_to(ms(600));
+        if kind.makes_redis_go_back() {
+            self.world.redis_goes_back();
+        }
         match kind {
-            Kind::DaemonFrozen => {
-                self.stack.daemon().pause();
+            Kind::Usual(fault) if fault.loses_commits() => self.lose_commits(fault, random).await,
+            Kind::Usual(fault) => {
+                let injected = fault.inject(self.stack, random).await;
                 tokio::time::sleep(time).await;
-                self.stack.daemon().resume();
+                injected.end(self.stack).await;
             }
-            Kind::DaemonKilled => {
-                self.stack.daemon().kill9().await;
-                tokio::time::sleep(random.up_to(ms(100))).await;
-                self.stack.daemon().start_again();
+            Kind::Special(fault) => self.special(fault, time, random).await,
+        }
+        if kind.makes_redis_go_back() {
+            self.world.redis_goes_back();
+        }
+    }
+
+    async fn special(&mut self, fault: Special, time: Duration, random: &mut Random) {
+        match fault {
+            Special::DaemonRestarted => self.stack.daemon().restart().await,
+            Special::DaemonUsurped => self.usurp(random).await,
+            Special::ConnectionsTerminated => {
+                let daemons = "SELECT pid FROM pg_stat_activity WHERE application_name LIKE 'cachetag%'";
+                self.ask(&format!("SELECT pg_terminate_backend(pid) FROM ({daemons}) AS d")).await;
             }
-            Kind::DaemonRestarted => self.stack.daemon().restart().await,
-            Kind::Usurped => self.usurp(random).await,
-            Kind::WalsenderTerminated => self.terminate_walsender().await,
-            Kind::ConnectionsTerminated => {
-                self.ask("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'cachetag%'")
-                    .await;
-            }
-            Kind::WalsenderFrozen => self.freeze_walsender(time).await,
-            Kind::SlotDropped => self.drop_slot().await,
-            Kind::CommitsHeld => {
+            Special::PostgresRestarted => self.stack.postgres.restart().await.expect("PostgreSQL again"),
+            Special::CommitsHeld => {
                 self.hold_commits(true).await;
                 tokio::time::sleep(time).await;
                 self.hold_commits(false).await;
             }
-            Kind::LostWhileHeld => self.lose_while_held(time).await,
-            Kind::RedisFrozen => {
-                self.stack.redis.signal(libc::SIGSTOP);
-                tokio::time::sleep(time).await;
-                self.stack.redis.signal(libc::SIGCONT);
-            }
-            Kind::RedisPaused => {
-                self.redis(&["CLIENT", "PAUSE", &time.as_millis().to_string(), "WRITE"]).await;
-                tokio::time::sleep(time).await;
-            }
-            Kind::RedisKilled => self.restart_redis().await,
-            Kind::RedisRestored => {
-                self.redis(&["SAVE"]).await;
-                tokio::time::sleep(time).await;
-                self.restart_redis().await;
-                let saved = self.stack.redis.log().with_file_name("dump.rdb");
-                std::fs::remove_file(saved).expect("what Redis saved");
-            }
-            Kind::RedisRewound => {
+            Special::LostWhileHeld => self.lose_while_held(time).await,
+            Special::RedisRewound => {
                 let before = self.dump().await;
                 tokio::time::sleep(time).await;
                 self.rewind(&before).await;
             }
-            Kind::RedisRewoundToOldEpoch => {
+            Special::RedisRewoundToOldEpoch => {
                 let before = self.dump().await;
-                self.flush().await;
-                self.wait_for_epoch(None).await;
+                let epoch = self.epoch().await;
+                self.redis(&["FLUSHALL"]).await;
+                self.wait_for_epoch(epoch).await;
                 tokio::time::sleep(time).await;
                 self.rewind(&before).await;
             }
-            Kind::RedisFlushed => self.flush().await,
-            Kind::StateDeleted => {
-                self.world.redis_goes_back();
-                self.redis(&["DEL", "{ct}:w"]).await;
-                self.world.redis_goes_back();
-            }
-            Kind::FunctionsFlushed => self.redis(&["FUNCTION", "FLUSH"]).await,
-            Kind::MemoryFull => {
-                let policy = *random.pick(&EVICTION_POLICIES);
-                self.redis(&["CONFIG", "SET", "maxmemory-policy", policy, "maxmemory", "1mb"]).await;
-                tokio::time::sleep(time).await;
-                self.redis(&["CONFIG", "SET", "maxmemory-policy", "volatile-lru", "maxmemory", "0"]).await;
-            }
-            Kind::PostgresKilled => {
-                self.stack.postgres.kill().await;
-                tokio::time::sleep(random.up_to(ms(200))).await;
-                self.stack.postgres.start_again().await.expect("PostgreSQL after a crash");
-            }
-            Kind::PostgresRestarted => self.stack.postgres.restart().await.expect("PostgreSQL again"),
         }
     }
 
@@ -236,33 +199,51 @@ impl<'a> Faults<'a> {
     }
 
     async fn terminate_walsender(&self) {
-        self.ask("SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE slot_name = 'cachetag'").await;
+        self.ask("SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE slot_name = 'cachetag'")
+            .await;
     }
 
-    async fn freeze_walsender(&self, time: Duration) {
-        let question = "SELECT active_pid FROM pg_replication_slots WHERE slot_name = 'cachetag'";
-        let slot = self.sql().await.query_opt(question, &[]).await.expect("the slots");
-        let pid: Option<i32> = slot.and_then(|slot| slot.get(0));
-        let Some(pid) = pid else { return };
-        // SAFETY: plain system calls. The process is a backend of this run's own server.
-        unsafe { libc::kill(pid, libc::SIGSTOP) };
-        tokio::time::sleep(time).await;
-        // SAFETY: as above; a stopped process keeps its id.
-        unsafe { libc::kill(pid, libc::SIGCONT) };
-    }
-
-    /// The daemon may be back on the slot sooner than it is dropped.
-    async fn drop_slot(&self) {
+    /// Commits that have returned are lost: what the rows are then is asked of the server.
+    async fn lose_commits(&mut self, fault: Fault, random: &mut Random) {
+        let world = self.world;
+        let _unchanged = world.changing.lock().await;
+        if let Some(epoch) = self.epoch().await {
+            *world.void_epoch.borrow_mut() = epoch;
+        }
+        let from = world.clock.now();
+        world.commits_are_lost();
+        fault.inject(self.stack, random).await.end(self.stack).await;
+        // Nobody is in the middle of a change then.
+        let mut alone = Vec::new();
+        for table in &world.emptying {
+            alone.push(table.write().await);
+        }
         let client = self.sql().await;
-        until(async || {
-            self.terminate_walsender().await;
-            client.batch_execute("SELECT pg_drop_replication_slot('cachetag')").await.is_ok()
-        })
-        .await;
+        let prepared = client.query("SELECT gid FROM pg_prepared_xacts", &[]).await.expect("prepared transactions");
+        for name in prepared.iter().map(|row| row.get::<_, &str>(0)) {
+            client.batch_execute(&format!("ROLLBACK PREPARED '{name}'")).await.expect("ROLLBACK PREPARED");
+        }
+        let position = client.query_one("SELECT pg_current_wal_insert_lsn()::text", &[]).await.expect("a position");
+        let position = crate::lsn(position.get(0));
+        for (number, table) in world.schema.tables.iter().enumerate() {
+            let answer = client.query_one(&table.all_states(), &[]).await.expect("all rows");
+            let states: BTreeMap<_, _> = rows_of(answer.get(0)).expect("rows").into_iter().collect();
+            let at = world.clock.now();
+            for key in 0..KEYS {
+                let state = states.get(&key).copied();
+                world.judge.borrow_mut().has_become(number, key, state, (from, at), position);
+                world.rows.borrow_mut()[number][key] = state;
+            }
+        }
+        world.commits_are_lost();
     }
 
     async fn hold_commits(&self, hold: bool) {
-        let (change, expected) = if hold { ("SET synchronous_standby_names = 'nobody'", "nobody") } else { ("RESET synchronous_standby_names", "") };
+        let (change, expected) = if hold {
+            ("SET synchronous_standby_names = 'nobody'", "nobody")
+        } else {
+            ("RESET synchronous_standby_names", "")
+        };
         let client = self.sql().await;
         client.batch_execute(&format!("ALTER SYSTEM {change}")).await.expect("ALTER SYSTEM");
         client.batch_execute("SELECT pg_reload_conf()").await.expect("the reload");
@@ -286,7 +267,7 @@ impl<'a> Faults<'a> {
         self.stack.daemon().kill9().await;
         let advance = "SELECT pg_replication_slot_advance('cachetag', pg_current_wal_flush_lsn())";
         until(async || client.batch_execute(advance).await.is_ok()).await;
-        self.flush().await;
+        self.redis(&["FLUSHALL"]).await;
         self.stack.daemon().start_again();
         self.wait_for_epoch(epoch).await;
         tokio::time::sleep(time).await;
@@ -300,8 +281,7 @@ impl<'a> Faults<'a> {
         self.stack.daemon().pause();
         self.terminate_walsender().await;
         let log = self.stack.folder().join("rival.log");
-        let (postgres, redis) = (self.stack.postgres_url(), self.stack.redis_url());
-        let mut rival = Daemon::start(&postgres, &redis, &log, self.daemon.clone());
+        let mut rival = self.stack.another_daemon(&log, self.daemon.clone());
         until(async || self.field("claimant").await != claimant).await;
         tokio::time::sleep(random.up_to(ms(200))).await;
         self.stack.daemon().resume();
@@ -339,19 +319,6 @@ impl<'a> Faults<'a> {
         until(async || self.epoch().await.is_some_and(|epoch| Some(epoch) != old)).await;
     }
 
-    async fn flush(&self) {
-        self.world.redis_goes_back();
-        self.redis(&["FLUSHALL"]).await;
-        self.world.redis_goes_back();
-    }
-
-    async fn restart_redis(&mut self) {
-        self.world.redis_goes_back();
-        self.stack.redis.kill().await;
-        self.stack.redis.start_again().await.expect("Redis again");
-        self.world.redis_goes_back();
-    }
-
     /// All keys as they are now.
     async fn dump(&self) -> Vec<(String, i64, Vec<u8>)> {
         let mut cache = self.cache().await;
@@ -372,8 +339,6 @@ impl<'a> Faults<'a> {
         for (key, life, value) in before {
             calls.cmd("RESTORE").arg(key).arg(life).arg(value);
         }
-        self.world.redis_goes_back();
         calls.exec_async(cache.connection()).await.expect("an earlier state");
-        self.world.redis_goes_back();
     }
 }

@@ -9,11 +9,11 @@ use tokio_postgres::{Client, SimpleQueryMessage};
 use super::commit::first;
 use super::history::Moment;
 use super::options::Variant;
-use super::random::Random;
 use super::report::Invariant;
 use super::standby;
 use super::trace::Fill;
 use super::world::World;
+use crate::random::Random;
 use crate::{Cache, GetOptions, Put, PutOptions};
 
 /// Why a fill did not come to an answer.
@@ -105,7 +105,9 @@ impl Filler {
         let object = self.random.below(self.world.schema.objects.len());
         let (table, _) = self.world.schema.objects[object].sources[0];
         let name = &self.world.schema.tables[table].name;
-        self.client.batch_execute(&format!("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT FROM {name} LIMIT 1")).await?;
+        self.client
+            .batch_execute(&format!("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT FROM {name} LIMIT 1"))
+            .await?;
         self.dawdle().await;
         let asked = self.world.clock.now();
         let no_lease = GetOptions { no_lease: true, ..GetOptions::default() };
@@ -215,8 +217,7 @@ async fn read(world: &World, client: &Client, random: &mut Random, object: usize
         _ => None,
     });
     let row = row.ok_or("no row")?;
-    let found: Vec<String> =
-        tagged.and_then(|_| row.get(1)).unwrap_or_default().lines().map(str::to_owned).collect();
+    let found: Vec<String> = tagged.and_then(|_| row.get(1)).unwrap_or_default().lines().map(str::to_owned).collect();
     let tags = if found.is_empty() { object.tags.clone() } else { found };
     Ok((row.get(0).unwrap_or_default().to_owned(), tags))
 }

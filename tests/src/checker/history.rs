@@ -115,13 +115,15 @@ impl TableHistory {
         self.rows[key].pop_back();
     }
 
+    /// Commits were lost: it may be so since `from`, and whatever it was before, it is no longer.
+    pub fn has_become(&mut self, key: usize, state: Option<RowState>, (from, at): (Moment, Moment), lsn: Lsn) {
+        let periods = &mut self.rows[key];
+        periods.iter_mut().for_each(|period| period.to = period.to.min(at));
+        periods.push_back(Period { state, from, to: Moment::MAX, lsn, xid: 0 });
+    }
+
     /// Leaves of `spans` what remains of them where the rows of a selection can have been exactly `rows`.
-    pub fn narrow(
-        &self,
-        spans: &mut Vec<(Moment, Moment)>,
-        rows: &[(usize, RowState)],
-        selection: &impl Selection,
-    ) {
+    pub fn narrow(&self, spans: &mut Vec<(Moment, Moment)>, rows: &[(usize, RowState)], selection: &impl Selection) {
         let mut fitting = Vec::new();
         for key in selection.keys() {
             let Some(&(earliest, _)) = spans.first() else { return };
@@ -149,7 +151,12 @@ impl TableHistory {
     }
 
     /// A result that lists `rows` was last true until `until`: the end of the earliest commit that it lacks.
-    pub fn lacks(&self, until: Moment, rows: &[(usize, RowState)], selection: &impl Selection) -> Option<(usize, Period)> {
+    pub fn lacks(
+        &self,
+        until: Moment,
+        rows: &[(usize, RowState)],
+        selection: &impl Selection,
+    ) -> Option<(usize, Period)> {
         let mut first: Option<(usize, Period)> = None;
         for key in selection.keys() {
             let mut next: Option<&Period> = None;

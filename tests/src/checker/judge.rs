@@ -75,8 +75,7 @@ pub struct Judge {
 impl Judge {
     /// Of a schema whose tables are empty.
     pub fn new(schema: &Schema) -> Judge {
-        let nobody =
-            || Interest { rows: vec![Vec::new(); KEYS], groups: vec![Vec::new(); GROUPS], whole: Vec::new() };
+        let nobody = || Interest { rows: vec![Vec::new(); KEYS], groups: vec![Vec::new(); GROUPS], whole: Vec::new() };
         let mut interest: Vec<Interest> = schema.tables.iter().map(|_| nobody()).collect();
         for (number, object) in schema.objects.iter().enumerate() {
             for (table, part) in &object.sources {
@@ -111,6 +110,20 @@ impl Judge {
     pub fn never_was(&mut self, table: usize, key: usize) {
         self.changed(table, key);
         self.tables[table].never_was(key);
+    }
+
+    /// Commits were lost: the row may be so since the first of the two moments, and has been nothing else since the second.
+    pub fn has_become(
+        &mut self,
+        table: usize,
+        key: usize,
+        state: Option<RowState>,
+        between: (Moment, Moment),
+        lsn: Lsn,
+    ) {
+        self.tables[table].has_become(key, state, between, lsn);
+        // Any of the states that are remembered may have been lost.
+        self.objects.iter_mut().for_each(|object| object.generation += 1);
     }
 
     /// The states of a row that are remembered.

@@ -19,7 +19,6 @@ mod history;
 mod judge;
 mod options;
 mod probe;
-mod random;
 mod reader;
 mod report;
 mod sampler;
@@ -40,9 +39,9 @@ pub use faults::Kind;
 pub use options::{Mix, Options, Profile, Variant};
 pub use report::{Invariant, Recovery, Report, Violation, upper_bound};
 
+use crate::random::Random;
 use crate::{DaemonOptions, Stack, StackOptions};
 use history::Moment;
-use random::Random;
 use schema::Schema;
 use standby::Standby;
 use world::World;
@@ -67,13 +66,16 @@ pub async fn run(options: Options) -> Report {
     if let Some(program) = &options.daemon {
         daemon = daemon.program(program);
     }
-    let mut setup = StackOptions::new().setting("logical_decoding_work_mem", "64kB").setting("deadlock_timeout", "50ms");
+    let mut setup =
+        StackOptions::new().setting("logical_decoding_work_mem", "64kB").setting("deadlock_timeout", "50ms").proxied();
+    // A standby that was cut off for a while finds what it missed.
+    setup = setup.setting("wal_keep_size", "512MB");
     if !options.sql.is_empty() {
         setup = setup.schema(&options.sql);
     }
     let setup = setup.schema(&schema.sql).schema(probe::SCHEMA).daemon(daemon.clone());
     let mut stack = Stack::start(setup).await;
-    let standby = if options.standby { Some(Standby::start(&stack).await) } else { None };
+    let standby = if options.standby { Some(Standby::start(&mut stack).await) } else { None };
     let world = Rc::new(World::new(options, schema, &stack, standby.as_ref()));
     let local = LocalSet::new();
     local
@@ -127,7 +129,10 @@ async fn tell(world: Rc<World>) {
             let report = world.report.borrow();
             let seconds = world.clock.now() / 1_000_000_000;
             let (checked, commits, faults) = (report.checked, report.commits(), report.fault_count());
-            println!("{seconds} s: {checked} reads checked, {commits} commits, {faults} faults, {} violations", report.violation_count);
+            println!(
+                "{seconds} s: {checked} reads checked, {commits} commits, {faults} faults, {} violations",
+                report.violation_count
+            );
         }
     }
 }

@@ -70,8 +70,8 @@ pub struct Mix {
     pub ddl: Duration,
     /// Changes of the schema that concern rules and dependencies.
     pub rules: usize,
-    /// Faults to choose from, if all are allowed.
-    pub faults: &'static [Kind],
+    /// Faults to choose from: what their names begin with.
+    pub faults: &'static [&'static str],
 }
 
 impl Profile {
@@ -90,37 +90,37 @@ impl Profile {
             quiet: ms(2_000),
             ddl: ms(1_000),
             rules: 30,
-            faults: Kind::ALL,
+            faults: &[""],
         };
         match self {
             Profile::Mixed => mixed,
-            Profile::Held => Mix { faults: &[Kind::CommitsHeld], quiet: ms(100), ..mixed },
+            Profile::Held => Mix { faults: &["postgres commits-held"], quiet: ms(100), ..mixed },
             Profile::Forgetful => Mix {
                 eviction: ms(1),
                 log_loss: 10,
                 dawdling: 60,
                 dawdle: ms(30),
-                faults: &[Kind::DaemonFrozen, Kind::CommitsHeld],
+                faults: &["daemon frozen", "postgres commits-held", "redis evicted-log"],
                 ..mixed
             },
             Profile::Replays => {
-                Mix { faults: &[Kind::DaemonKilled, Kind::WalsenderTerminated], quiet: ms(200), ..mixed }
+                Mix { faults: &["daemon killed", "postgres walsender-terminated"], quiet: ms(200), ..mixed }
             }
-            Profile::Rivals => Mix { faults: &[Kind::Usurped], quiet: ms(100), ..mixed },
+            Profile::Rivals => Mix { faults: &["daemon usurped", "daemon replaced"], quiet: ms(100), ..mixed },
             Profile::Restored => Mix {
-                faults: &[Kind::RedisRewound, Kind::RedisRestored, Kind::RedisRewoundToOldEpoch],
+                faults: &["redis rewound", "redis older-snapshot", "redis promotion"],
                 quiet: ms(300),
                 dawdling: 50,
                 ..mixed
             },
             Profile::Epochs => Mix {
-                faults: &[Kind::LostWhileHeld, Kind::RedisFlushed, Kind::SlotDropped],
+                faults: &["redis lost-while-commits-held", "redis flushall", "postgres slot-dropped"],
                 quiet: ms(300),
                 ..mixed
             },
             Profile::Moves => Mix { moves: 80, ..mixed },
             Profile::Joins => {
-                Mix { ddl: ms(60), rules: 95, slow: 60, slowness: ms(60), faults: &[Kind::DaemonFrozen], ..mixed }
+                Mix { ddl: ms(60), rules: 95, slow: 60, slowness: ms(60), faults: &["daemon frozen"], ..mixed }
             }
         }
     }
@@ -164,7 +164,7 @@ impl Options {
             reads: 200_000,
             time: None,
             seed,
-            faults: profile.mix().faults.to_vec(),
+            faults: Kind::named(profile.mix().faults),
             max_lag: Duration::from_secs(2),
             profile,
             broken: None,

@@ -26,7 +26,11 @@ pub async fn recovered(world: &World, since: Moment) -> Duration {
         if let Ok(Ok(())) = tokio::time::timeout(ATTEMPT.max(elapsed() / 2), attempt(world)).await {
             return elapsed();
         }
-        assert!(elapsed() < PATIENCE, "the system is not back after {PATIENCE:?}: {:?}", world.incidents.borrow().last());
+        assert!(
+            elapsed() < PATIENCE,
+            "the system is not back after {PATIENCE:?}: {:?}",
+            world.incidents.borrow().last()
+        );
         tokio::time::sleep(POLL).await;
     }
 }

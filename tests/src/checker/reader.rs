@@ -8,11 +8,11 @@ use redis::{Pipeline, Value, pipe};
 use super::fill::Missed;
 use super::history::{Moment, SECOND};
 use super::judge::{Finding, Question};
-use super::random::Random;
 use super::report::Invariant;
 use super::schema::Part;
 use super::trace::{self, Hit};
 use super::world::World;
+use crate::random::Random;
 use crate::{Cache, Lsn};
 
 /// Calls of `cachetag_get` in one pipeline.
@@ -43,7 +43,7 @@ struct Position {
 
 /// Reads until the run is over.
 pub async fn run(world: Rc<World>, number: usize, random: Random) {
-    let mut reader = Reader { world, number, random, session: String::new(), hot: Vec::new() };
+    let mut reader = Reader { world, number, random, session: String::new(), timeline: 0, hot: Vec::new() };
     while let Some(mut cache) = reader.world.redis().await {
         while !reader.world.is_over() {
             if reader.pipeline(&mut cache).await.is_err() {
@@ -62,6 +62,8 @@ struct Reader {
     random: Random,
     /// The token of the last answer: the version that the session has seen.
     session: String,
+    /// Of which history that is.
+    timeline: u64,
     /// What was valid when it was last asked for, and is asked for most.
     hot: Vec<usize>,
 }
@@ -79,16 +81,24 @@ impl Reader {
         let asked: Vec<Asked> = (0..PIPELINE).map(|_| self.ask(&mut calls, cache)).collect();
         position(&mut calls, cache);
 
-        let generation = world.redis_generation.get();
+        let (generation, timeline) = (world.redis_generation.get(), world.timeline.get());
         let before = world.clock.now();
         let answers: Vec<Value> = calls.query_async(cache.connection()).await?;
         let after = world.clock.now();
         let (first, last) = (position_of(&answers[0]), position_of(&answers[PIPELINE + 1]));
         // What was applied before the calls was applied at each of them, if Redis has not gone back meanwhile.
         let steady = generation == world.redis_generation.get()
-            && matches!((&first, &last), (Some(first), Some(last)) if first.epoch == last.epoch);
+            && generation.is_multiple_of(2)
+            && timeline == world.timeline.get()
+            && matches!((&first, &last), (Some(first), Some(last)) if first.epoch == last.epoch && world.vouches(&first.epoch));
         let applied = first.filter(|_| steady).map_or(0, |first| first.applied);
         self.hot.clear();
+        if timeline != self.timeline || timeline != world.timeline.get() {
+            // What the session has seen is no position of the present history.
+            self.timeline = world.timeline.get();
+            self.session.clear();
+            return Ok(());
+        }
         for (asked, answer) in asked.iter().zip(&answers[1..=PIPELINE]) {
             let Some((state, payload, token)) = parts(answer) else {
                 world.report.borrow_mut().error("answers");
@@ -121,8 +131,7 @@ impl Reader {
         let share = *random.pick(&MAX_LAGS);
         let max_lag_ms = (world.options.max_lag.as_millis() as u64 * share / 1_000).max(1);
         let anything = self.hot.is_empty() || random.percent(NEW);
-        let mut object =
-            if anything { random.below(world.schema.objects.len()) } else { *random.pick(&self.hot) };
+        let mut object = if anything { random.below(world.schema.objects.len()) } else { *random.pick(&self.hot) };
         let mut at_least = None;
         let mut text = String::new();
         match random.below(100) {

@@ -84,7 +84,7 @@ pub struct Report {
     /// Calls and statements that failed, by whose they were.
     pub errors: BTreeMap<&'static str, u64>,
     /// Faults by kind, with the time it took until the system was back.
-    pub faults: BTreeMap<&'static str, Recovery>,
+    pub faults: BTreeMap<String, Recovery>,
     /// How long the connections were at work.
     pub lasted: Duration,
     /// Violations, the first of them told in full.

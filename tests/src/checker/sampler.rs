@@ -157,7 +157,9 @@ fn never_undone(world: &World, last: &Look, look: &Look) {
         let soft_now = now.get(32..).unwrap_or(&now[..31]);
         if now[..31] < *hard || soft.is_some_and(|soft| soft_now < soft) {
             let applied = &look.applied;
-            report.violation(Invariant::NeverUndone, || format!("{name} fell from {before} to {now}; applied: {applied}"));
+            report.violation(Invariant::NeverUndone, || {
+                format!("{name} fell from {before} to {now}; applied: {applied}")
+            });
         }
     }
     if look.applied < last.applied || look.watermark < last.watermark {

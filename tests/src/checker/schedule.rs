@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use super::faults::Faults;
 use super::history::Moment;
-use super::random::Random;
-use super::world::{Incident, World};
 use super::probe;
+use super::world::{Incident, World};
+use crate::random::Random;
 use crate::{DaemonOptions, Stack};
 
 /// How often the end of the run is looked for.
@@ -31,7 +31,7 @@ pub async fn run(world: &World, stack: &mut Stack, daemon: &DaemonOptions, rando
         }
         let took = probe::recovered(world, to).await;
         let mut report = world.report.borrow_mut();
-        let recovery = report.faults.entry(kind.name()).or_default();
+        let recovery = report.faults.entry(kind.to_string()).or_default();
         recovery.count += 1;
         recovery.total += took;
         recovery.longest = recovery.longest.max(took);

@@ -1,8 +1,8 @@
 //! Random tables, rules and dependencies, and the queries whose results are cached.
 
 use super::history::RowState;
-use super::random::Random;
 use super::table::{Shape, Table};
+use crate::random::Random;
 
 pub use super::table::Part;
 
@@ -125,7 +125,7 @@ impl Schema {
 }
 
 /// The rows of one source of a value, ascending by key.
-fn rows_of(text: &str) -> Option<Vec<(usize, RowState)>> {
+pub fn rows_of(text: &str) -> Option<Vec<(usize, RowState)>> {
     if text.is_empty() {
         return Some(Vec::new());
     }

@@ -1,12 +1,12 @@
 //! A physical standby that lags.
 
-use std::process::Command;
 use std::time::Duration;
 
-use cachetag_invalidator::dev::{Postgres, Process, User};
+use cachetag_invalidator::dev::Postgres;
 
 use crate::Stack;
-use crate::stack::{DATABASE, SETTINGS};
+use crate::fault::standby_of;
+use crate::stack::DATABASE;
 
 /// How much later than the primary it shows a commit.
 pub const LAG: Duration = Duration::from_millis(100);
@@ -18,27 +18,14 @@ pub struct Standby {
 }
 
 impl Standby {
-    /// Copies the primary and follows it.
-    pub async fn start(stack: &Stack) -> Standby {
-        let user = User::for_servers().expect("the servers' user");
-        let home = stack.private_folder("standby", user.as_ref());
-        let data = home.join("data");
-        let installation = stack.postgres.installation().clone();
-        let mut command = Command::new(installation.program("pg_basebackup"));
-        command.args(["--write-recovery-conf", "--wal-method", "stream", "--checkpoint", "fast", "--create-slot"]);
-        command.args(["--slot", "standby", "--dbname", &stack.postgres.url("postgres"), "--pgdata"]).arg(&data);
-        let log = home.join("basebackup.log");
-        let copied = match Process::spawn("pg_basebackup", command, &log, user.as_ref(), libc::SIGKILL) {
-            Ok(process) => process.success().await,
-            Err(error) => Err(error),
-        };
-        copied.unwrap_or_else(|error| panic!("{error}"));
-        let mut builder = Postgres::builder(data).installation(installation);
-        for (name, value) in SETTINGS {
-            builder = builder.setting(*name, *value);
-        }
-        let started = builder.setting("recovery_min_apply_delay", format!("{}ms", LAG.as_millis())).setting("hot_standby", "on").start().await;
-        Standby { postgres: started.unwrap_or_else(|error| panic!("{error}")) }
+    /// Copies the primary and follows whoever is at its address.
+    pub async fn start(stack: &mut Stack) -> Standby {
+        let data = stack.new_home().join("data");
+        let mut postgres = standby_of(&stack.postgres, &data, stack.proxies().app_postgres.port()).await;
+        let lag = format!("{}ms", LAG.as_millis());
+        let configured = postgres.configure(&[("recovery_min_apply_delay", &lag)]);
+        configured.and(postgres.reload().await).unwrap_or_else(|error| panic!("{error}"));
+        Standby { postgres }
     }
 
     /// The URL of its database.

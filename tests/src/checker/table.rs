@@ -3,8 +3,8 @@
 use cachetag_core::Tag;
 
 use super::history::{RowState, Selection};
-use super::random::Random;
 use super::schema::{GROUPS, KEYS};
+use crate::random::Random;
 
 /// Types of the columns that tags are made of.
 #[derive(Debug, Clone, Copy)]
@@ -143,7 +143,8 @@ impl Table {
             Shape::ByKey => " PARTITION BY HASH (k)",
             _ => "",
         };
-        let columns = format!("{keys}, ki int, g {} NOT NULL, gi int, v bigint, w int DEFAULT 0, f text{unique}", group.name());
+        let columns =
+            format!("{keys}, ki int, g {} NOT NULL, gi int, v bigint, w int DEFAULT 0, f text{unique}", group.name());
         let mut sql = format!("CREATE TABLE {name} ({columns}){partition};\n");
         for part in 0..3 {
             let bounds = match self.shape {
@@ -281,7 +282,11 @@ impl Table {
     /// Changes what no cached value shows, of many rows, and much of it: the transaction is streamed before it ends.
     pub fn bulk(&self, keys: &[usize]) -> String {
         let keys: Vec<String> = keys.iter().map(usize::to_string).collect();
-        format!("UPDATE {} SET w = w + 1, f = repeat(md5(random()::text), 600) WHERE ki IN ({})", self.name, keys.join(","))
+        format!(
+            "UPDATE {} SET w = w + 1, f = repeat(md5(random()::text), 600) WHERE ki IN ({})",
+            self.name,
+            keys.join(",")
+        )
     }
 
     /// Deletes a row.
@@ -298,8 +303,17 @@ impl Table {
     }
 }
 
-
 impl Table {
+    /// Asks for the state of a row: `group/version`.
+    pub fn state_of(&self, key: usize) -> String {
+        format!("SELECT gi || '/' || v FROM {} WHERE ki = {key}", self.name)
+    }
+
+    /// Asks for all rows: `key/group/version,…`.
+    pub fn all_states(&self) -> String {
+        format!("SELECT coalesce(string_agg(ki || '/' || gi || '/' || v, ',' ORDER BY ki), '') FROM {}", self.name)
+    }
+
     /// Takes a partition away, and gives it back.
     pub fn detach_attach(&self, part: usize) -> (String, String) {
         let name = &self.name;

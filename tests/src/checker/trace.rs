@@ -113,14 +113,21 @@ pub fn history(world: &World, hit: &Hit, finding: Finding) -> String {
             events.push((returned, format!("COMMIT of {} has returned; it ends at {} or before", next.xid, next.lsn)));
         }
     }
-    for incident in world.incidents.borrow().iter().filter(|incident| incident.to >= since && incident.from <= hit.question.to) {
-        events.push((incident.from, format!("fault: {}", incident.kind.name())));
+    for incident in
+        world.incidents.borrow().iter().filter(|incident| incident.to >= since && incident.from <= hit.question.to)
+    {
+        events.push((incident.from, format!("fault: {}", incident.kind)));
         if incident.to != Moment::MAX {
-            events.push((incident.to, format!("it ends: {}", incident.kind.name())));
+            events.push((incident.to, format!("it ends: {}", incident.kind)));
         }
     }
     let presented = hit.at_least.map(|(position, _)| format!(", covering {position}")).unwrap_or_default();
-    let call = format!("reader {} asks with MAXLAG {} ms{presented}; applied: {}", hit.reader, hit.max_lag.as_millis(), hit.applied);
+    let call = format!(
+        "reader {} asks with MAXLAG {} ms{presented}; applied: {}",
+        hit.reader,
+        hit.max_lag.as_millis(),
+        hit.applied
+    );
     events.push((asked, call));
     events.push((hit.question.to, format!("the answer: hit, `{}`", hit.value)));
     events.sort_by_key(|(at, _)| *at);

@@ -56,8 +56,8 @@ pub struct World {
     pub clock: Clock,
     pub judge: RefCell<Judge>,
     pub report: RefCell<Report>,
-    pub postgres_url: RefCell<String>,
-    pub redis_url: RefCell<String>,
+    pub postgres_url: String,
+    pub redis_url: String,
     pub standby_url: Option<String>,
     /// Held for reading by whoever changes rows of a table, and for writing by whoever empties it.
     pub emptying: Vec<tokio::sync::RwLock<()>>,
@@ -74,6 +74,12 @@ pub struct World {
     /// Misses that wait for somebody to fill them.
     pub missed: RefCell<VecDeque<Missed>>,
     pub incidents: RefCell<Vec<Incident>>,
+    /// Held while the schema is not as it was in the beginning, or while it may be lost what is done to it.
+    pub changing: tokio::sync::Mutex<()>,
+    /// Grows when commits that have returned are lost, before and after.
+    pub timeline: Cell<u64>,
+    /// What is of this epoch or an earlier one has positions of a history that is no longer true.
+    pub void_epoch: RefCell<String>,
     version: Cell<u64>,
     over: Cell<bool>,
 }
@@ -86,8 +92,8 @@ impl World {
             clock: Clock::start(),
             judge: RefCell::new(Judge::new(&schema)),
             report: RefCell::new(Report { seed: options.seed, ..Report::default() }),
-            postgres_url: RefCell::new(stack.postgres_url()),
-            redis_url: RefCell::new(stack.redis_url()),
+            postgres_url: stack.app_postgres_url(),
+            redis_url: stack.app_redis_url(),
             standby_url: standby.map(Standby::url),
             emptying: (0..tables).map(|_| tokio::sync::RwLock::new(())).collect(),
             rows: RefCell::new(vec![vec![None; KEYS]; tables]),
@@ -97,6 +103,9 @@ impl World {
             fills: RefCell::new(schema.objects.iter().map(|_| VecDeque::new()).collect()),
             missed: RefCell::default(),
             incidents: RefCell::default(),
+            changing: tokio::sync::Mutex::default(),
+            timeline: Cell::new(0),
+            void_epoch: RefCell::default(),
             version: Cell::new(0),
             over: Cell::new(false),
             options,
@@ -113,6 +122,22 @@ impl World {
     /// Redis is about to forget or to go back, or has done so.
     pub fn redis_goes_back(&self) {
         self.redis_generation.set(self.redis_generation.get() + 1);
+    }
+
+    /// Commits that have returned are about to be lost, or have been.
+    pub fn commits_are_lost(&self) {
+        self.timeline.set(self.timeline.get() + 1);
+        self.recent.borrow_mut().clear();
+    }
+
+    /// Whether the rows may not be what they were when their writers last saw them.
+    pub fn is_losing_commits(&self) -> bool {
+        !self.timeline.get().is_multiple_of(2)
+    }
+
+    /// Whether a position in this epoch is one of the history that is known.
+    pub fn vouches(&self, epoch: &str) -> bool {
+        !self.is_losing_commits() && *epoch > **self.void_epoch.borrow()
     }
 
     /// Whether there has been a violation after which the run is to end.
@@ -147,8 +172,7 @@ impl World {
     /// A connection to PostgreSQL, however long it takes. After the end of the run too: outcomes may still have to be asked for.
     pub async fn postgres(&self) -> Client {
         loop {
-            let url = self.postgres_url.borrow().clone();
-            if let Some(client) = connect(&url).await {
+            if let Some(client) = connect(&self.postgres_url).await {
                 return client;
             }
             tokio::time::sleep(RETRY).await;
@@ -163,8 +187,7 @@ impl World {
     /// A connection to Redis, however long it takes; nothing when the run is over.
     pub async fn redis(&self) -> Option<Cache> {
         while !self.is_over() {
-            let url = self.redis_url.borrow().clone();
-            if let Ok(client) = redis::Client::open(url)
+            if let Ok(client) = redis::Client::open(&*self.redis_url)
                 && let Ok(connection) = client.get_multiplexed_async_connection().await
             {
                 return Some(Cache::new(connection));

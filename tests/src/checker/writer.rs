@@ -10,10 +10,10 @@ use tokio_postgres::{Client, SimpleQueryMessage};
 use super::WRITERS;
 use super::commit::{Changes, begin, commit, forget_prepared};
 use super::history::RowState;
-use super::random::Random;
 use super::schema::{GROUPS, KEYS};
 use super::table::Statement;
 use super::world::World;
+use crate::random::Random;
 
 type Result<T> = std::result::Result<T, tokio_postgres::Error>;
 
@@ -56,6 +56,9 @@ impl Writer {
         let mut guards = Vec::new();
         for table in &tables {
             guards.push(world.emptying[*table].read().await);
+        }
+        if world.is_losing_commits() {
+            return Ok(());
         }
         let local = self.random.percent(50);
         let xid = begin(&self.client, local).await?;
@@ -142,11 +145,7 @@ impl Writer {
                 chance => {
                     let state = fresh(if random.percent(world.mix.moves) { random.below(GROUPS) } else { old.group });
                     changes.insert((table, key), Some(state));
-                    if chance < 30 {
-                        definition.merge(key, state, random)
-                    } else {
-                        definition.update(key, key, state)
-                    }
+                    if chance < 30 { definition.merge(key, state, random) } else { definition.update(key, key, state) }
                 }
             },
         };
@@ -171,6 +170,9 @@ impl Writer {
         let world = self.world.clone();
         let table = self.random.below(world.schema.tables.len());
         let _alone = world.emptying[table].write().await;
+        if world.is_losing_commits() {
+            return Ok(());
+        }
         let part = self.random.percent(70).then(|| self.random.below(3));
         let (sql, groups) = world.schema.tables[table].truncate(part);
         let local = self.random.percent(50);
