@@ -137,6 +137,8 @@ pub struct Options {
     pub seed: u64,
     /// The faults that happen.
     pub faults: Vec<Kind>,
+    /// Goes on until each of them has happened.
+    pub every_fault: bool,
     /// The daemon's bound of staleness, and the largest that readers ask for.
     pub max_lag: Duration,
     /// What it puts weight on.
@@ -165,6 +167,7 @@ impl Options {
             time: None,
             seed,
             faults: Kind::named(profile.mix().faults),
+            every_fault: false,
             max_lag: Duration::from_secs(2),
             profile,
             broken: None,

@@ -115,7 +115,7 @@ impl Reader {
                         token.clone_into(&mut self.session);
                     }
                 }
-                "miss" if asked.at_least.is_none() && !token.is_empty() => {
+                "miss" if !token.is_empty() => {
                     world.miss(Missed { object: asked.object, token: token.to_owned(), asked: after });
                 }
                 _ => {}
