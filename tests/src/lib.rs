@@ -25,12 +25,13 @@
 
 pub mod bench;
 mod cache;
+pub mod checker;
 mod daemon;
-pub mod differential;
 pub mod fault;
 pub mod fuzz;
 mod load;
 pub mod memory;
+mod random;
 mod stack;
 mod template;
 mod wait;
@@ -38,7 +39,7 @@ mod wait;
 pub use cache::{Cache, Explain, Get, GetOptions, Put, PutOptions, State};
 pub use cachetag_invalidator::dev::{Folder, Installation, Postgres, Redis, User};
 pub use daemon::{Daemon, DaemonOptions, program};
-pub use differential::Random;
 pub use load::Load;
+pub use random::Random;
 pub use stack::{DATABASE, Stack, StackOptions};
 pub use wait::{Lsn, eventually, lsn, lsn_of_version};

@@ -19,7 +19,7 @@ pub use self::network::{Harm, Link, Proxies};
 pub use self::postgres::{Frozen, PostgresFault, kill9, promote, standby_of, wait_replayed};
 pub use self::redis::{Eviction, Keys, RedisFault, Replica, evict, fill_memory, forget_snapshot, save};
 use crate::cache::Cache;
-use crate::differential::Random;
+use crate::random::Random;
 use crate::stack::{DATABASE, Stack};
 use crate::wait::{lsn, lsn_of_version};
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::proxy::{Direction, Kind, Proxy, Traffic};
 use super::{Undo, proxy};
-use crate::differential::Random;
+use crate::random::Random;
 use crate::stack::Stack;
 
 /// Slower than what a load writes, fast enough for the answers to a start.

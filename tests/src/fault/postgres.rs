@@ -9,7 +9,7 @@ use cachetag_invalidator::dev::Postgres;
 
 use super::Undo;
 use super::proxy::{Proxy, Traffic};
-use crate::differential::Random;
+use crate::random::Random;
 use crate::stack::{DATABASE, Stack};
 use crate::wait::eventually;
 

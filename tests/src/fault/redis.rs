@@ -8,7 +8,7 @@ use redis::aio::MultiplexedConnection;
 use redis::{Cmd, FromRedisValue, cmd};
 
 use super::proxy::{Proxy, Traffic};
-use crate::differential::Random;
+use crate::random::Random;
 use crate::stack::Stack;
 use crate::wait::eventually;
 
