@@ -28,8 +28,10 @@ mod cache;
 mod daemon;
 pub mod differential;
 mod load;
+pub mod model;
 mod stack;
 mod template;
+mod variant;
 mod wait;
 
 pub use cache::{Cache, Explain, Get, GetOptions, Put, PutOptions, State};
@@ -37,4 +39,5 @@ pub use cachetag_invalidator::dev::{Folder, Installation, Postgres, Redis, User}
 pub use daemon::{Daemon, DaemonOptions, program};
 pub use load::Load;
 pub use stack::{DATABASE, Stack, StackOptions};
+pub use variant::Variant;
 pub use wait::{Lsn, eventually, lsn, lsn_of_version};
