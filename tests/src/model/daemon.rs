@@ -42,7 +42,7 @@ impl State {
         let continuity = !world.is(Variant::NoContinuity) && !world.is(Variant::NoFence);
         let fenced = self.redis.claimant != who && !world.is(Variant::NoFence);
         let elsewhere = self.redis.applied != Some(Version::new(daemon.epoch, daemon.position));
-        if !fenced && !(continuity && elsewhere) {
+        if !(fenced || continuity && elsewhere) {
             return Some(daemon);
         }
         if who == Claimant::Present {
