@@ -4,6 +4,7 @@
 //! (Redis) → [`watermark`] and acknowledgement, driven by [`pipeline`]; [`session`] opens it, [`run`] keeps it open.
 
 pub mod batch;
+pub mod budget;
 pub mod config;
 pub mod continuity;
 pub mod control;
@@ -15,5 +16,7 @@ mod rows;
 pub mod run;
 pub mod session;
 pub mod sink;
+pub mod slot;
 pub mod source;
+pub mod status;
 pub mod watermark;

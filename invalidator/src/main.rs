@@ -2,9 +2,10 @@
 
 use std::process::ExitCode;
 
-use cachetag_invalidator::config::{Config, LogFormat, RunArgs};
+use cachetag_invalidator::config::{Config, ConfigError, LogFormat, RunArgs};
 use cachetag_invalidator::dev::{self, DaemonTarget, DevArgs, stop_signal};
 use cachetag_invalidator::run;
+use cachetag_invalidator::status::{self, CheckArgs, StatusArgs, Verdict};
 use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
@@ -20,6 +21,10 @@ struct Cli {
 enum Command {
     /// Follow PostgreSQL and invalidate in Redis, until told to stop
     Run(Box<RunArgs>),
+    /// Show what PostgreSQL and Redis say of the cache, what is wrong and what to do about it
+    Status(Box<StatusArgs>),
+    /// Tell by the exit code whether the cache is served: 0 healthy, 1 not, 2 cannot be told; a line for each problem
+    Check(Box<CheckArgs>),
     /// Start a private PostgreSQL and a private Redis in a folder with the daemon beside them, until told to stop
     Dev(Box<DevArgs>),
 }
@@ -37,16 +42,23 @@ fn main() -> ExitCode {
         }
     };
     let result = match Cli::parse().command {
-        Command::Run(args) => runtime.block_on(run_daemon(*args)),
-        Command::Dev(args) => runtime.block_on(run_dev(*args)),
+        Command::Run(args) => runtime.block_on(run_daemon(*args)).map(|()| ExitCode::SUCCESS),
+        Command::Dev(args) => runtime.block_on(run_dev(*args)).map(|()| ExitCode::SUCCESS),
+        Command::Status(args) => return told(runtime.block_on(status::status(*args))),
+        Command::Check(args) => return told(runtime.block_on(status::check(*args))),
     };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("cachetag: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    result.unwrap_or_else(|error| {
+        eprintln!("cachetag: {error}");
+        ExitCode::FAILURE
+    })
+}
+
+/// Whoever cannot even ask, cannot tell.
+fn told(result: Result<ExitCode, ConfigError>) -> ExitCode {
+    result.unwrap_or_else(|error| {
+        eprintln!("cachetag: {error}");
+        ExitCode::from(Verdict::Undetermined.code())
+    })
 }
 
 async fn run_daemon(args: RunArgs) -> Result<(), Failure> {

@@ -11,7 +11,7 @@ use crate::session::{self, Memory, SessionError};
 
 const FIRST_BACK_OFF: Duration = Duration::from_millis(100);
 /// Short enough that the system is back within seconds of a fault's end.
-const LONGEST_BACK_OFF: Duration = Duration::from_secs(2);
+const LONGEST_BACK_OFF: Duration = Duration::from_secs(1);
 /// A session that lasted this long was healthy: the next failure starts with a short wait again.
 const HEALTHY: Duration = Duration::from_secs(10);
 
@@ -25,7 +25,7 @@ pub async fn run(config: &Config, shutdown: impl Future<Output = ()>) -> Result<
     let process = claimant();
     // Every session claims under a name of its own: what an earlier one has left in a socket is refused.
     let mut session = 0u64;
-    let mut memory = Memory::default();
+    let mut memory = Memory::new(config);
     let mut back_off = FIRST_BACK_OFF;
     let mut was_open = false;
     info!(version = env!("CARGO_PKG_VERSION"), process, slot = config.slot, namespace = config.namespace, "starting");
@@ -41,7 +41,9 @@ pub async fn run(config: &Config, shutdown: impl Future<Output = ()>) -> Result<
         let failure = match opened {
             Ok(mut pipeline) => {
                 was_open = true;
-                match pipeline.run(&mut shutdown).await {
+                let ended = pipeline.run(&mut shutdown).await;
+                memory.budget = pipeline.into_budget();
+                match ended {
                     Ok(()) => return Ok(()),
                     Err(failure) => failure,
                 }
@@ -56,6 +58,11 @@ pub async fn run(config: &Config, shutdown: impl Future<Output = ()>) -> Result<
             memory.epoch_needed = Some(failure.to_string());
         }
         memory.slot_needed |= failure.needs_new_slot();
+        if let SessionError::OverBudget(excess) = failure
+            && excess.is_held()
+        {
+            memory.held = Some(excess);
+        }
         if began.elapsed() > HEALTHY {
             back_off = FIRST_BACK_OFF;
         }

@@ -28,6 +28,7 @@ mod cache;
 mod daemon;
 pub mod differential;
 mod load;
+pub mod memory;
 pub mod model;
 mod stack;
 mod template;

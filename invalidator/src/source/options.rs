@@ -9,7 +9,8 @@ use super::{SourceError, dsn, pgpass};
 
 /// Where a server listens for local clients when nobody says otherwise: Debian's choice.
 const DEFAULT_SOCKET_FOLDER: &str = "/var/run/postgresql";
-const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Short: a server that was away is tried again soon after it is back.
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// How much the server has to prove before it is talked to; libpq's `sslmode`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
