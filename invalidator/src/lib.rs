@@ -4,6 +4,7 @@
 //! (Redis) → [`watermark`] and acknowledgement, driven by [`pipeline`]; [`session`] opens it, [`run`] keeps it open.
 
 pub mod batch;
+pub mod broken;
 pub mod budget;
 pub mod config;
 pub mod continuity;

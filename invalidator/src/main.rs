@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use cachetag_invalidator::broken;
 use cachetag_invalidator::config::{Config, ConfigError, LogFormat, RunArgs};
 use cachetag_invalidator::dev::{self, DaemonTarget, DevArgs, stop_signal};
 use cachetag_invalidator::run;
@@ -9,9 +10,16 @@ use cachetag_invalidator::status::{self, CheckArgs, StatusArgs, Verdict};
 use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
+/// Says so when this program is one that is broken on purpose.
+const VERSION: &str = if broken::NOTICE.is_empty() {
+    env!("CARGO_PKG_VERSION")
+} else {
+    concat!(env!("CARGO_PKG_VERSION"), " BROKEN ON PURPOSE, for tests only")
+};
+
 /// Keeps caches in front of PostgreSQL honest: every commit becomes version bumps and tag invalidations in Redis.
 #[derive(Parser)]
-#[command(name = "cachetag", version, arg_required_else_help = true)]
+#[command(name = "cachetag", version = VERSION, arg_required_else_help = true)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
