@@ -25,11 +25,13 @@
 
 pub mod bench;
 mod cache;
+pub mod checker;
 mod daemon;
-pub mod differential;
+pub mod fault;
 mod load;
 pub mod memory;
 pub mod model;
+mod random;
 mod stack;
 mod template;
 mod variant;
@@ -39,6 +41,7 @@ pub use cache::{Cache, Explain, Get, GetOptions, Put, PutOptions, State};
 pub use cachetag_invalidator::dev::{Folder, Installation, Postgres, Redis, User};
 pub use daemon::{Daemon, DaemonOptions, program};
 pub use load::Load;
+pub use random::Random;
 pub use stack::{DATABASE, Stack, StackOptions};
 pub use variant::Variant;
 pub use wait::{Lsn, eventually, lsn, lsn_of_version};
