@@ -40,7 +40,8 @@ enum Command {
 /// What ends the program before its time.
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
-fn main() -> ExitCode {
+/// The program.
+pub fn main() -> ExitCode {
     // One thread: everything that the daemon does waits for a socket, and children are bound to the thread that starts them.
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,

@@ -24,6 +24,7 @@
 //! | `CACHETAG_REDIS_SERVER` | the Redis or Valkey server |
 
 pub mod bench;
+pub mod broken;
 mod cache;
 pub mod checker;
 mod daemon;
