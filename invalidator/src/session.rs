@@ -6,6 +6,7 @@ use std::time::Duration;
 use cachetag_core::{Epoch, Lsn};
 use tracing::{debug, info, warn};
 
+use crate::broken;
 use crate::budget::{self, Budget, Excess};
 use crate::config::Config;
 use crate::continuity::{self, Source};
@@ -207,7 +208,8 @@ pub async fn open(config: &Config, claimant: &str, memory: &mut Memory) -> Resul
     let Metadata { rows, rules, dependencies, read_at, writers } = control.metadata().await?;
     let mapper = Mapper::load(rows, Limits { tags: config.max_tags_per_transaction, ..Limits::default() });
     // Commits up to `confirmed` are not sent again; unless the watermark has passed them, they may still be invisible.
-    let must_drain = state_watermark(&state, epoch).is_none_or(|w| w < confirmed);
+    let must_drain =
+        state_watermark(&state, epoch).is_none_or(|w| w < confirmed) && !broken::is(broken::Variant::EpochNotDrained);
     let mut watermark = Watermark::new(confirmed, applied, read_at, must_drain);
     let look = control.look(walsender).await?;
     watermark.begin_drain(&look.snapshot);

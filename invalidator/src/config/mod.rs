@@ -11,6 +11,8 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::broken;
+
 pub use duration::parse_duration;
 pub use redact::redact;
 pub use size::{Limit, parse_age, parse_size, render_size};
@@ -46,6 +48,12 @@ pub enum ConfigError {
         /// Name of the environment variable.
         env: &'static str,
     },
+    /// A sound daemon is asked to be a broken one.
+    #[error(
+        "{} is set, which is for a daemon that was built with --features broken, to test the checker with: unset it",
+        broken::VARIABLE
+    )]
+    NotBroken,
     /// A setting has a value that cannot be used.
     #[error("{name}: {reason}")]
     Invalid {
@@ -167,6 +175,9 @@ pub struct Config {
 impl Config {
     /// Merges flags and environment (already merged by clap), the file and the defaults.
     pub fn resolve(args: RunArgs) -> Result<Config, ConfigError> {
+        if cfg!(not(feature = "broken")) && std::env::var_os(broken::VARIABLE).is_some() {
+            return Err(ConfigError::NotBroken);
+        }
         let file = match &args.config {
             Some(path) => file::read(path)?,
             None => file::File::default(),
