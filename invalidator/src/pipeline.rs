@@ -44,9 +44,16 @@ const SHORTEST_STATUS_INTERVAL: Duration = Duration::from_millis(50);
 const WEIGH_INTERVAL: Duration = Duration::from_secs(1);
 /// How often it is told that an old transaction holds the log back.
 const HELD_AGAIN: Duration = Duration::from_secs(60);
-/// Every status of that kind is answered, so a stream that is silent for this long is gone.
-const SILENCE: Duration = Duration::from_secs(30);
-const LOOK_TIMEOUT: Duration = Duration::from_secs(10);
+/// A question for the position that is not answered within this makes the stream doubtful: the connection is dead, though nobody has said
+/// so, or the walsender is busy with a transaction that is not for us.
+const DOUBT: Duration = Duration::from_secs(2);
+/// A walsender that waits for something to do has read the question. Looked at so often, since this process may have been frozen and the
+/// answer be in the socket.
+const DOUBTS: u32 = 3;
+/// A busy walsender answers after half of wal_sender_timeout (60 s) at the latest: a stream that is silent for this long is gone.
+const SILENCE: Duration = Duration::from_secs(90);
+/// As long as Redis may take to answer; the daemon is back within seconds of the end of a fault.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(4);
 /// How long a clean end waits for what is in flight.
 const FAREWELL: Duration = Duration::from_secs(5);
 
@@ -57,7 +64,8 @@ enum Call {
 }
 
 type Underway<T> = Pin<Box<dyn Future<Output = T>>>;
-type LookFuture = Underway<Result<(u64, Look), SessionError>>;
+/// Redis's clock, what PostgreSQL said later, and whether the walsender of a doubtful stream has nothing to do.
+type LookFuture = Underway<Result<(u64, Look, bool), SessionError>>;
 
 /// What [`crate::session::open`] has opened.
 pub struct Parts {
@@ -140,6 +148,9 @@ pub struct Pipeline {
     look_again: Duration,
     acknowledged: Lsn,
     heard: Instant,
+    /// Since when a question for the position has not been answered, and how often the walsender was seen to wait all the same.
+    asked: Option<Instant>,
+    doubts: u32,
     replicas: Option<Replicas>,
     waiting: Option<Underway<(Lsn, Result<Confirmed, SinkError>)>>,
     /// Replicas hold everything up to here.
@@ -203,6 +214,8 @@ impl Pipeline {
             // waiting for a commit that waits for it.
             acknowledged,
             heard: now,
+            asked: None,
+            doubts: 0,
             replicas: parts.replicas,
             waiting: None,
             replicated: acknowledged,
@@ -302,6 +315,7 @@ impl Pipeline {
     /// Maps what has been received already, up to a turn's worth.
     async fn drain_frames(&mut self) -> Result<(), SessionError> {
         self.heard = Instant::now();
+        (self.asked, self.doubts) = (None, 0);
         let mut reply = false;
         self.dry = false;
         for _ in 0..FRAMES_A_TURN {
@@ -517,17 +531,21 @@ impl Pipeline {
     fn begin_look(&mut self) {
         self.looked = Instant::now();
         let (sink, control, walsender) = (self.sink.clone(), self.control.clone(), self.walsender);
+        let doubtful = self.has_room() && self.asked.is_some_and(|asked| asked.elapsed() > DOUBT);
         self.look = Some(Box::pin(async move {
             // Redis's clock first: what PostgreSQL has flushed later than that covers this moment.
             let asked_at = sink.now().await?;
-            match timeout(LOOK_TIMEOUT, control.look(walsender)).await {
-                Ok(look) => Ok((asked_at, look?)),
-                Err(_) => Err(SessionError::Silent { what: "PostgreSQL's SQL connection", after: LOOK_TIMEOUT }),
-            }
+            let look = async {
+                let look = control.look(walsender).await?;
+                Ok::<_, SessionError>((asked_at, look, doubtful && control.waits(walsender).await?))
+            };
+            let silent = SessionError::Silent { what: "PostgreSQL's SQL connection", after: LOOK_TIMEOUT };
+            timeout(LOOK_TIMEOUT, look).await.unwrap_or(Err(silent))
         }));
     }
 
-    async fn on_look(&mut self, (asked_at, look): (u64, Look)) -> Result<(), SessionError> {
+    async fn on_look(&mut self, (asked_at, look, waits): (u64, Look, bool)) -> Result<(), SessionError> {
+        self.see_to_doubt(waits)?;
         self.see_to_writers(&look)?;
         self.synchronous = look.synchronous;
         let draining = self.watermark.draining().len();
@@ -550,6 +568,20 @@ impl Pipeline {
             self.look_again = LOOK_AGAIN;
         }
         self.acknowledge().await
+    }
+
+    /// The walsender waits for something to do, and a question that it must have read is not answered: nobody listens at our end of its
+    /// connection, or nobody speaks at its end of ours.
+    fn see_to_doubt(&mut self, waits: bool) -> Result<(), SessionError> {
+        let Some(asked) = self.asked.filter(|_| waits && self.has_room()) else {
+            self.doubts = 0;
+            return Ok(());
+        };
+        self.doubts += 1;
+        if self.doubts < DOUBTS {
+            return Ok(());
+        }
+        Err(SessionError::Silent { what: "the replication stream", after: asked.elapsed() })
     }
 
     /// A transaction that was changing rules when they were read, and has ended without coming along in the stream: its change was
@@ -642,6 +674,9 @@ impl Pipeline {
             self.acknowledged = self.acknowledged.max(lsn);
         }
         let lsn = self.acknowledged;
+        if reply_requested {
+            self.asked.get_or_insert_with(Instant::now);
+        }
         self.source.send_status(lsn, lsn, lsn, reply_requested).await?;
         Ok(())
     }
