@@ -1,6 +1,7 @@
 //! Redis → PostgreSQL: what may be forgotten.
 
 use cachetag_core::Lsn;
+use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::Pipeline;
@@ -63,6 +64,9 @@ impl Pipeline {
             self.acknowledged = self.acknowledged.max(lsn);
         }
         let lsn = self.acknowledged;
+        if reply_requested {
+            self.asked.get_or_insert_with(Instant::now);
+        }
         self.source.send_status(lsn, lsn, lsn, reply_requested).await?;
         Ok(())
     }

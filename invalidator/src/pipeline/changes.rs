@@ -17,6 +17,7 @@ impl Pipeline {
     /// Maps what has been received already, up to a turn's worth.
     pub(super) async fn drain_frames(&mut self) -> Result<(), SessionError> {
         self.heard = Instant::now();
+        (self.asked, self.doubts) = (None, 0);
         let mut reply = false;
         self.dry = false;
         for _ in 0..FRAMES_A_TURN {

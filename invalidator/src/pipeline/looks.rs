@@ -17,9 +17,16 @@ pub(super) const LOOK_INTERVAL: Duration = Duration::from_millis(2);
 pub(super) const LOOK_AGAIN: Duration = Duration::from_millis(1);
 /// How often it is told that an old transaction holds the log back.
 const HELD_AGAIN: Duration = Duration::from_secs(60);
-/// Every status of that kind is answered, so a stream that is silent for this long is gone.
-const SILENCE: Duration = Duration::from_secs(30);
-const LOOK_TIMEOUT: Duration = Duration::from_secs(10);
+/// A question for the position that is not answered within this makes the stream doubtful: the connection is dead, though nobody has said
+/// so, or the walsender is busy with a transaction that is not for us.
+const DOUBT: Duration = Duration::from_secs(2);
+/// A walsender that waits for something to do has read the question. Looked at so often, since this process may have been frozen and the
+/// answer be in the socket.
+const DOUBTS: u32 = 3;
+/// A busy walsender answers after half of wal_sender_timeout (60 s) at the latest: a stream that is silent for this long is gone.
+const SILENCE: Duration = Duration::from_secs(90);
+/// As long as Redis may take to answer; the daemon is back within seconds of the end of a fault.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(4);
 
 impl Pipeline {
     pub(super) fn on_heartbeat(&mut self) -> Result<(), SessionError> {
@@ -39,17 +46,21 @@ impl Pipeline {
     pub(super) fn begin_look(&mut self) {
         self.looked = Instant::now();
         let (sink, control, walsender) = (self.sink.clone(), self.control.clone(), self.walsender);
+        let doubtful = self.has_room() && self.asked.is_some_and(|asked| asked.elapsed() > DOUBT);
         self.look = Some(Box::pin(async move {
             // Redis's clock first: what PostgreSQL has flushed later than that covers this moment.
             let asked_at = sink.now().await?;
-            match timeout(LOOK_TIMEOUT, control.look(walsender)).await {
-                Ok(look) => Ok((asked_at, look?)),
-                Err(_) => Err(SessionError::Silent { what: "PostgreSQL's SQL connection", after: LOOK_TIMEOUT }),
-            }
+            let look = async {
+                let look = control.look(walsender).await?;
+                Ok::<_, SessionError>((asked_at, look, doubtful && control.waits(walsender).await?))
+            };
+            let silent = SessionError::Silent { what: "PostgreSQL's SQL connection", after: LOOK_TIMEOUT };
+            timeout(LOOK_TIMEOUT, look).await.unwrap_or(Err(silent))
         }));
     }
 
-    pub(super) async fn on_look(&mut self, (asked_at, look): (u64, Look)) -> Result<(), SessionError> {
+    pub(super) async fn on_look(&mut self, (asked_at, look, waits): (u64, Look, bool)) -> Result<(), SessionError> {
+        self.see_to_doubt(waits)?;
         self.see_to_writers(&look)?;
         self.synchronous = look.synchronous;
         let draining = self.watermark.draining().len();
@@ -72,6 +83,20 @@ impl Pipeline {
             self.look_again = LOOK_AGAIN;
         }
         self.acknowledge().await
+    }
+
+    /// The walsender waits for something to do, and a question that it must have read is not answered: nobody listens at our end of its
+    /// connection, or nobody speaks at its end of ours.
+    fn see_to_doubt(&mut self, waits: bool) -> Result<(), SessionError> {
+        let Some(asked) = self.asked.filter(|_| waits && self.has_room()) else {
+            self.doubts = 0;
+            return Ok(());
+        };
+        self.doubts += 1;
+        if self.doubts < DOUBTS {
+            return Ok(());
+        }
+        Err(SessionError::Silent { what: "the replication stream", after: asked.elapsed() })
     }
 
     /// A transaction that was changing rules when they were read, and has ended without coming along in the stream: its change was

@@ -49,7 +49,8 @@ enum Call {
 }
 
 type Underway<T> = Pin<Box<dyn Future<Output = T>>>;
-type LookFuture = Underway<Result<(u64, Look), SessionError>>;
+/// Redis's clock, what PostgreSQL said later, and whether the walsender of a doubtful stream has nothing to do.
+type LookFuture = Underway<Result<(u64, Look, bool), SessionError>>;
 
 /// What [`crate::session::open`] has opened.
 pub struct Parts {
@@ -132,6 +133,9 @@ pub struct Pipeline {
     look_again: Duration,
     acknowledged: Lsn,
     heard: Instant,
+    /// Since when a question for the position has not been answered, and how often the walsender was seen to wait all the same.
+    asked: Option<Instant>,
+    doubts: u32,
     replicas: Option<Replicas>,
     waiting: Option<Underway<(Lsn, Result<Confirmed, SinkError>)>>,
     /// Replicas hold everything up to here.
@@ -195,6 +199,8 @@ impl Pipeline {
             // waiting for a commit that waits for it.
             acknowledged,
             heard: now,
+            asked: None,
+            doubts: 0,
             replicas: parts.replicas,
             waiting: None,
             replicated: acknowledged,
