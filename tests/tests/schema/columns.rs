@@ -119,7 +119,8 @@ async fn a_column_that_only_a_child_generates() {
 #[tokio::test]
 async fn replica_identities_change_between_rows() {
     in_every_situation(Case {
-        schema: "CREATE TABLE t (id int PRIMARY KEY, grp int NOT NULL, note text); CREATE UNIQUE INDEX t_grp ON t (grp, id);
+        schema:
+            "CREATE TABLE t (id int PRIMARY KEY, grp int NOT NULL, note text); CREATE UNIQUE INDEX t_grp ON t (grp, id);
                  INSERT INTO t VALUES (1, 5, 'a'), (2, 50, 'a');
                  SELECT cachetag.track('t', ARRAY['t:{id}', 'g:{grp}'], identity => 'family');",
         change: &[

@@ -68,7 +68,13 @@ async fn schemas_are_renamed_and_tables_moved() {
 async fn rewrites_that_change_nothing_bump_nothing() {
     outside_of_transactions(Case {
         schema: TABLE,
-        change: &["CLUSTER t USING t_pkey", "VACUUM FULL t", "REINDEX TABLE t", "REINDEX TABLE CONCURRENTLY t", "ANALYZE t"],
+        change: &[
+            "CLUSTER t USING t_pkey",
+            "VACUUM FULL t",
+            "REINDEX TABLE t",
+            "REINDEX TABLE CONCURRENTLY t",
+            "ANALYZE t",
+        ],
         lost: &[],
         kept: &["t:1", "g:5", "other:1"],
         then: Some(("t", "UPDATE t SET grp = grp + 1")),

@@ -123,16 +123,13 @@ async fn a_typed_table_follows_its_type() {
 #[tokio::test]
 async fn names_of_other_things_are_renamed() {
     in_every_situation(Case {
-        schema: "CREATE TABLE thing (id int PRIMARY KEY); DROP ROLE IF EXISTS cat; DROP ROLE IF EXISTS dog; CREATE ROLE cat;
+        schema:
+            "CREATE TABLE thing (id int PRIMARY KEY); DROP ROLE IF EXISTS cat; DROP ROLE IF EXISTS dog; CREATE ROLE cat;
                  CREATE DOMAIN things AS regclass[];
                  CREATE TABLE t (id int PRIMARY KEY, what regclass, who regrole, all_of things, n int);
                  INSERT INTO t VALUES (1, 'thing', 'cat', '{thing}', 0);
                  SELECT cachetag.track('t', ARRAY['what:{what}', 'who:{who}', 'all:{all_of}'], identity => 'family');",
-        change: &[
-            "ALTER TABLE thing RENAME TO matter",
-            "ALTER ROLE cat RENAME TO dog",
-            "UPDATE t SET n = n + 1",
-        ],
+        change: &["ALTER TABLE thing RENAME TO matter", "ALTER ROLE cat RENAME TO dog", "UPDATE t SET n = n + 1"],
         lost: &["what:shop.thing", "what:shop.matter", "who:cat", "who:dog", "all:%7Bshop.thing%7D"],
         kept: &[],
         then: Some(("t", "UPDATE t SET n = n + 1")),
