@@ -2,7 +2,7 @@
 
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA cachetag FROM PUBLIC;
 
-GRANT SELECT ON cachetag.rule, cachetag.binding, cachetag.dependency, cachetag.former, cachetag.rules TO PUBLIC;
+GRANT SELECT ON cachetag.rule, cachetag.binding, cachetag.dependency, cachetag.former, cachetag.rules, cachetag.recipe, cachetag.recipes TO PUBLIC;
 -- pg_dump reads them; whoever dumps a database need not be a superuser.
 GRANT SELECT ON SEQUENCE cachetag.rule_id_seq, cachetag.dependency_id_seq TO PUBLIC;
 
@@ -35,3 +35,7 @@ GRANT EXECUTE ON FUNCTION
     cachetag._template_columns(text), cachetag._event_triggers(),
     cachetag._before_rename(oid), cachetag._before_detach(oid), cachetag._before_drop_concurrently(oid)
     TO PUBLIC;
+
+-- Whoever may register a recipe has the audit run a query of theirs with the rights of the audit's role. For a role that maintains recipes:
+--   GRANT EXECUTE ON FUNCTION cachetag.recipe(text, text, text), cachetag._store_recipe(text, text, text, text), cachetag.unrecipe(text) TO editor;
+GRANT EXECUTE ON FUNCTION cachetag._key_template_names(text), cachetag._recipe_statement(text, text) TO PUBLIC;

@@ -133,7 +133,8 @@ impl TagSet {
         Added::New
     }
 
-    fn len(&self) -> usize {
+    /// Number of tags, families and `*`.
+    pub(super) fn len(&self) -> usize {
         self.members.len() + self.families.len() + usize::from(!self.everything.is_empty())
     }
 
@@ -146,13 +147,22 @@ impl TagSet {
             return;
         }
         // Room is made for more than one tag, or the next ones would cost a walk over the whole set each.
-        let goal = self.limit - self.limit / 8;
+        self.shrink(self.limit - self.limit / 8);
+    }
+
+    /// Trades precision for memory until no more than `goal` tags are left (at least one).
+    pub(super) fn shrink(&mut self, goal: usize) {
+        let goal = goal.max(1);
+        if self.len() <= goal {
+            return;
+        }
         self.collapse_families(goal);
         if self.len() > goal {
             self.collapsed.everything += 1;
             let hard = self.members.values().chain(self.families.values()).any(|marks| marks.is_hard());
             self.add_everything(Marks::new(Operations::ALL, !hard));
         }
+        self.members.shrink_to(goal);
     }
 
     /// Collapses families, the largest first, until no more than `goal` tags are left or nothing is to be gained.
@@ -202,6 +212,25 @@ impl TagSet {
         members.retain(|tag, marks| {
             !covers(*everything, *marks) && !families.get(tag.family()).is_some_and(|whole| covers(*whole, *marks))
         });
+    }
+
+    /// Gives every tag to `each`; the set is empty afterwards.
+    pub(super) fn drain(&mut self, mut each: impl FnMut(&str, Marks)) {
+        // Members that their family covers still have edges of their own, but so has the family: it stands for all of them.
+        if !self.everything.is_empty() {
+            each("*", self.everything);
+        }
+        let mut text = String::new();
+        for (family, marks) in self.families.drain() {
+            text.clear();
+            text.push_str(&family);
+            text.push_str(":*");
+            each(&text, marks);
+        }
+        for (tag, marks) in self.members.drain() {
+            each(tag.as_str(), marks);
+        }
+        self.clear();
     }
 
     /// The set's contents; the set is empty afterwards.

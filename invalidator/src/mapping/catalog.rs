@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use cachetag_core::Tag;
 
 use super::graph::{Dependency, Graph};
-use super::metadata::{Binding, Metadata, Rule};
+use super::metadata::{Binding, Metadata, MetadataTable, Rule};
 
 /// The metadata in memory, with the changes of the stream up to now.
 #[derive(Debug, Default)]
@@ -23,7 +23,37 @@ pub(super) struct Replacement<T> {
     pub(super) new: Option<(i64, T)>,
 }
 
+/// What a row of the catalog's tables, or a TRUNCATE of one, changes.
+#[derive(Debug)]
+pub(super) enum CatalogChange {
+    Rule(Replacement<Rule>),
+    Binding(Replacement<Binding>),
+    Dependency(Replacement<Dependency>),
+    /// The table was emptied.
+    Emptied(MetadataTable),
+}
+
 impl Catalog {
+    /// Applies a change; what has to be bumped with it. (Of a table that was emptied nobody knows that: bump everything.)
+    pub(super) fn apply(&mut self, graph: &mut Graph, change: CatalogChange) -> Vec<Tag> {
+        match change {
+            CatalogChange::Rule(change) => self.replace_rule(change),
+            CatalogChange::Binding(change) => self.replace_binding(change),
+            CatalogChange::Dependency(change) => replace_dependency(graph, change),
+            CatalogChange::Emptied(table) => {
+                match table {
+                    MetadataTable::Rule => self.rules.clear(),
+                    MetadataTable::Binding => {
+                        self.bindings.clear();
+                        self.bound.clear();
+                    }
+                    MetadataTable::Dependency => *graph = Graph::default(),
+                }
+                Vec::new()
+            }
+        }
+    }
+
     /// The catalog and the graph as they were read at the start.
     pub(super) fn load(metadata: Metadata) -> (Self, Graph) {
         let mut catalog = Self { rules: metadata.rules.into_iter().collect(), ..Self::default() };
@@ -49,7 +79,7 @@ impl Catalog {
 
     /// Applies the change of a rule; the result is what has to be bumped: the families of all versions of the rule
     /// that are known. The old row counts too: after a start the memory may be ahead of the stream.
-    pub(super) fn replace_rule(&mut self, change: Replacement<Rule>) -> Vec<Tag> {
+    fn replace_rule(&mut self, change: Replacement<Rule>) -> Vec<Tag> {
         let current = change.current(|id| self.rules.get(&id).cloned());
         if change.is_idle(&current) {
             return Vec::new();
@@ -63,7 +93,7 @@ impl Catalog {
     }
 
     /// Applies the change of a binding; what has to be bumped is the rules' families.
-    pub(super) fn replace_binding(&mut self, change: Replacement<Binding>) -> Vec<Tag> {
+    fn replace_binding(&mut self, change: Replacement<Binding>) -> Vec<Tag> {
         let current = change.current(|id| self.bindings.get(&id).copied());
         if change.is_idle(&current) {
             return Vec::new();
@@ -77,17 +107,6 @@ impl Catalog {
             self.bind(id, binding);
         }
         families
-    }
-
-    /// Forgets all rules; nothing feeds any rule any more.
-    pub(super) fn clear_rules(&mut self) {
-        self.rules.clear();
-    }
-
-    /// Forgets all bindings.
-    pub(super) fn clear_bindings(&mut self) {
-        self.bindings.clear();
-        self.bound.clear();
     }
 
     fn bind(&mut self, id: i64, binding: Binding) {
@@ -108,7 +127,7 @@ impl Catalog {
 }
 
 /// Applies the change of a dependency; what has to be bumped, with all that follows, is the child.
-pub(super) fn replace_dependency(graph: &mut Graph, change: Replacement<Dependency>) -> Vec<Tag> {
+fn replace_dependency(graph: &mut Graph, change: Replacement<Dependency>) -> Vec<Tag> {
     let current = change.current(|id| graph.get(id));
     if change.is_idle(&current) {
         return Vec::new();

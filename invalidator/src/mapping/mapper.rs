@@ -1,17 +1,21 @@
 //! The mapping as the daemon's loop sees it: messages of a transaction in, its bumps out.
 
 use std::collections::HashMap;
+use std::rc::Rc;
 
 use cachetag_core::{InvalidationMessage, MessageError, Tag, Value as Known};
 
 use super::bumps::{TagSet, TransactionBumps};
-use super::catalog::{self, Catalog, Replacement};
+use super::catalog::{Catalog, CatalogChange, Replacement};
 use super::graph::{Graph, TooWide};
 use super::metadata::{Entry, Metadata, MetadataError, MetadataTable, is_ours};
 use super::operation::{Marks, Operations};
 use super::relation::Relation;
 use super::row::{After, Before, OldRow, Row, Side};
 use super::rules::{Changes, CompiledRule, Widened};
+use super::streamed::Streams;
+use super::target::Target;
+use crate::broken;
 
 /// What one transaction may cost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,12 +24,17 @@ pub struct Limits {
     pub tags: usize,
     /// Edges of the dependency graph that a transaction may look at; beyond, it bumps everything.
     pub edges: usize,
+    /// Distinct tags of all transactions together that are streamed before their commit; beyond, the largest of them keep families.
+    pub streamed_tags: usize,
+    /// Changes of the catalog in one streamed transaction, which have to wait for its commit.
+    pub streamed_metadata: usize,
 }
 
 impl Default for Limits {
-    /// Ten thousand tags of at most half a kilobyte are five megabytes; a hundred thousand edges take milliseconds.
+    /// Ten thousand tags of at most half a kilobyte are five megabytes; a hundred thousand edges take milliseconds. Tags of usual length
+    /// take about 120 bytes: those of streamed transactions stay below 20 MB.
     fn default() -> Self {
-        Self { tags: 10_000, edges: 100_000 }
+        Self { tags: 10_000, edges: 100_000, streamed_tags: 100_000, streamed_metadata: 50_000 }
     }
 }
 
@@ -51,6 +60,12 @@ pub enum MappingError {
     /// A row of a table that the stream has not described.
     #[error("the stream has a change of relation {0} that it has not described: reconnect")]
     UnknownRelation(u32),
+    /// A streamed transaction goes on or ends that never began.
+    #[error("the stream has a piece of transaction {0}, whose beginning it has not sent: reconnect")]
+    UnknownTransaction(u32),
+    /// One transaction changes more rules and dependencies than are kept until it commits.
+    #[error("transaction {0} has changed more rules and dependencies than one transaction may; change them in several")]
+    TooMuchMetadata(u32),
     /// The catalog cannot be read.
     #[error(transparent)]
     Metadata(#[from] MetadataError),
@@ -59,34 +74,23 @@ pub enum MappingError {
 /// The mapping: relations, rules and dependencies as of the present position in the stream, and the tags of the
 /// transaction that is being read.
 ///
-/// One transaction at a time, its changes between [`begin`](Self::begin) and [`commit`](Self::commit). Transactions that
-/// are streamed in pieces have to be put together first.
+/// Whole transactions come one at a time, their changes between [`begin`](Self::begin) and [`commit`](Self::commit). Those that are
+/// streamed before their commit come in blocks, between [`begin_block`](Self::begin_block) and [`end_block`](Self::end_block), any number
+/// of them open at a time, and end by [`commit_streamed`](Self::commit_streamed) or [`abort_streamed`](Self::abort_streamed).
 #[derive(Debug)]
 pub struct Mapper {
     limits: Limits,
-    relations: HashMap<u32, Target>,
+    relations: HashMap<u32, Rc<Target>>,
     catalog: Catalog,
+    /// How often the catalog has changed: what was compiled under another number is compiled anew.
+    generation: u64,
     graph: Graph,
+    streams: Streams,
     tags: TagSet,
     text: Vec<u8>,
     widened: Widened,
     /// Whether this transaction has changed the catalog.
     metadata_changed: bool,
-}
-
-#[derive(Debug)]
-struct Target {
-    relation: Relation,
-    /// Which table of the catalog it is, if it is one.
-    metadata: Option<MetadataTable>,
-    /// `None` from when they or the relation have changed until the next row.
-    rules: Option<Vec<CompiledRule>>,
-}
-
-/// Everything that a change of a row needs, borrowed apart.
-enum Dispatch<'m> {
-    Metadata(MetadataTable),
-    Rules(&'m Relation, &'m [CompiledRule], Changes<'m>),
 }
 
 impl Mapper {
@@ -97,7 +101,9 @@ impl Mapper {
             limits,
             relations: HashMap::new(),
             catalog,
+            generation: 0,
             graph,
+            streams: Streams::new(&limits),
             tags: TagSet::new(limits.tags),
             text: Vec::new(),
             widened: Widened::default(),
@@ -105,35 +111,52 @@ impl Mapper {
         }
     }
 
-    /// A transaction begins. Anything of an unfinished one is forgotten; see [`discard`](Self::discard).
+    /// A whole transaction begins. Anything of an unfinished one is forgotten; see [`discard`](Self::discard).
     pub fn begin(&mut self) {
         self.tags.clear();
         self.graph.discard();
         self.metadata_changed = false;
     }
 
-    /// The stream describes a relation, for the first time or anew.
+    /// A block of a streamed transaction begins: what follows, up to [`end_block`](Self::end_block), belongs to it.
+    ///
+    /// # Errors
+    /// It is not the transaction's first block, and the first one is unknown.
+    pub fn begin_block(&mut self, xid: u32, is_first: bool) -> Result<(), MappingError> {
+        self.streams.begin_block(xid, is_first, self.generation)
+    }
+
+    /// The next change of the block is of this subtransaction, or of the transaction itself.
+    pub fn within(&mut self, subxid: u32) {
+        self.streams.within(subxid);
+    }
+
+    /// The block is over.
+    pub fn end_block(&mut self) {
+        self.streams.end_block();
+    }
+
+    /// The stream describes a relation, for the first time or anew; within a block, for that transaction.
     pub fn relation(&mut self, relation: Relation) {
-        match self.relations.get(&relation.oid) {
+        let known = self.streams.target(relation.oid).or_else(|| self.relations.get(&relation.oid));
+        let target = match known {
             // The server repeats itself whenever its caches were invalidated.
-            Some(known) if known.relation == relation => {}
-            _ => {
-                let metadata = MetadataTable::of(&relation);
-                self.relations.insert(relation.oid, Target { relation, metadata, rules: None });
-            }
+            Some(known) if known.relation == relation => known.clone(),
+            _ => Rc::new(Target::new(relation)),
+        };
+        if !self.streams.describe(&target) {
+            self.relations.insert(target.relation.oid, target);
         }
     }
 
     /// A row was inserted.
     pub fn insert<R: Row + ?Sized>(&mut self, relation: u32, new: &R) -> Result<Outcome, MappingError> {
-        match self.dispatch(relation)? {
-            Dispatch::Metadata(table) => self.change_metadata(table, relation, None, Some(new)),
-            Dispatch::Rules(relation, rules, mut changes) => {
-                let row = After::insert(relation, new);
-                rules.iter().for_each(|rule| rule.insert(&row, &mut changes));
-                Ok(outcome(relation, rules))
-            }
+        let target = self.target(relation)?;
+        if let Some(table) = target.metadata {
+            return self.change_metadata(table, &target.relation, None, Some(new));
         }
+        let row = After::insert(&target.relation, new);
+        Ok(self.apply(&target, |rule, changes| rule.insert(&row, changes)))
     }
 
     /// A row was updated.
@@ -143,47 +166,35 @@ impl Mapper {
         old: OldRow<'_, R>,
         new: &R,
     ) -> Result<Outcome, MappingError> {
-        match self.dispatch(relation)? {
-            Dispatch::Metadata(table) => self.change_metadata(table, relation, Some(old), Some(new)),
-            Dispatch::Rules(relation, rules, mut changes) => {
-                let row = After::update(relation, old, new);
-                rules.iter().for_each(|rule| rule.update(&row, &mut changes));
-                Ok(outcome(relation, rules))
-            }
+        let target = self.target(relation)?;
+        if let Some(table) = target.metadata {
+            return self.change_metadata(table, &target.relation, Some(old), Some(new));
         }
+        let old = if broken::is(broken::Variant::NoOldRow) { OldRow::Full(new) } else { old };
+        let row = After::update(&target.relation, old, new);
+        Ok(self.apply(&target, |rule, changes| rule.update(&row, changes)))
     }
 
     /// A row was deleted.
     pub fn delete<R: Row + ?Sized>(&mut self, relation: u32, old: OldRow<'_, R>) -> Result<Outcome, MappingError> {
-        match self.dispatch(relation)? {
-            Dispatch::Metadata(table) => self.change_metadata(table, relation, Some(old), None),
-            Dispatch::Rules(relation, rules, mut changes) => {
-                let row = Before { relation, old, new: None };
-                rules.iter().for_each(|rule| rule.delete(&row, &mut changes));
-                Ok(outcome(relation, rules))
-            }
+        let target = self.target(relation)?;
+        if let Some(table) = target.metadata {
+            return self.change_metadata(table, &target.relation, Some(old), None);
         }
+        let row = Before { relation: &target.relation, old, new: None };
+        Ok(self.apply(&target, |rule, changes| rule.delete(&row, changes)))
     }
 
     /// A table was emptied.
     pub fn truncate(&mut self, relation: u32) -> Result<Outcome, MappingError> {
-        match self.dispatch(relation)? {
-            Dispatch::Metadata(table) => {
-                match table {
-                    MetadataTable::Rule => self.catalog.clear_rules(),
-                    MetadataTable::Binding => self.catalog.clear_bindings(),
-                    MetadataTable::Dependency => self.graph = Graph::default(),
-                }
-                // The rows are not in the log, and the memory may be ahead of the stream.
-                self.bump_everything();
-                self.metadata_has_changed();
-                Ok(Outcome::Metadata)
-            }
-            Dispatch::Rules(relation, rules, mut changes) => {
-                rules.iter().for_each(|rule| rule.truncate(&mut changes));
-                Ok(outcome(relation, rules))
-            }
+        let target = self.target(relation)?;
+        if let Some(table) = target.metadata {
+            self.apply_metadata(CatalogChange::Emptied(table))?;
+            // The rows are not in the log, and the memory may be ahead of the stream.
+            self.bump_everything();
+            return Ok(Outcome::Metadata);
         }
+        Ok(self.apply(&target, |rule, changes| rule.truncate(changes)))
     }
 
     /// A logical message with cachetag's prefix. Its tags fire every edge, whatever operations the edge listens to.
@@ -203,7 +214,7 @@ impl Mapper {
 
     /// Makes the transaction bump everything, hard.
     pub fn bump_everything(&mut self) {
-        self.tags.add("*", Marks::new(Operations::ALL, false));
+        self.changes().tags.add("*", Marks::new(Operations::ALL, false));
     }
 
     /// The transaction has committed: its tags, with all that depends on them.
@@ -225,11 +236,41 @@ impl Mapper {
         self.tags.take()
     }
 
+    /// A streamed transaction has committed: its tags, with all that depends on them now.
+    ///
+    /// # Errors
+    /// Nothing of it has come before, or it has changed too much of the catalog.
+    pub fn commit_streamed(&mut self, xid: u32) -> Result<TransactionBumps, MappingError> {
+        let stream = self.streams.take(xid)?;
+        self.begin();
+        self.relations.extend(stream.relations);
+        // Its rows were mapped by rules that are no longer those of its commit; nobody knows which tags that would have made.
+        let is_precise = stream.metadata.is_empty() && stream.generation == self.generation;
+        for (_, change) in stream.metadata {
+            self.apply_metadata(change)?;
+        }
+        let mut changes = self.changes();
+        for mut part in stream.parts {
+            part.tags.drain(|tag, marks| changes.touch(tag, marks));
+        }
+        if !is_precise {
+            self.widened.transactions += 1;
+            self.bump_everything();
+        }
+        Ok(self.commit())
+    }
+
+    /// A streamed transaction, or one subtransaction of it, was rolled back.
+    pub fn abort_streamed(&mut self, xid: u32, subxid: u32) {
+        self.streams.abort(xid, subxid);
+    }
+
     /// The transaction will not be finished: the stream has ended. `true` if it has changed the catalog, which is then ahead
     /// of what was committed to the cache: read the metadata again before the stream goes on.
     #[must_use = "after a change of the catalog the metadata has to be read again"]
     pub fn discard(&mut self) -> bool {
         let reload = self.metadata_changed;
+        self.streams = Streams::new(&self.limits);
         self.begin();
         reload
     }
@@ -244,62 +285,66 @@ impl Mapper {
         self.widened
     }
 
-    fn dispatch(&mut self, relation: u32) -> Result<Dispatch<'_>, MappingError> {
-        let Self { relations, catalog, graph, tags, text, widened, .. } = self;
-        let target = relations.get_mut(&relation).ok_or(MappingError::UnknownRelation(relation))?;
-        if let Some(table) = target.metadata {
-            return Ok(Dispatch::Metadata(table));
+    /// Tags that are kept for transactions streamed so far, for messages.
+    pub fn streamed_tags(&self) -> usize {
+        self.streams.tags()
+    }
+
+    fn target(&self, relation: u32) -> Result<Rc<Target>, MappingError> {
+        let known = self.streams.target(relation).or_else(|| self.relations.get(&relation));
+        known.cloned().ok_or(MappingError::UnknownRelation(relation))
+    }
+
+    /// Meets a change with the rules of its table.
+    fn apply(&mut self, target: &Target, touch: impl Fn(&CompiledRule, &mut Changes<'_>)) -> Outcome {
+        let rules = target.rules(&self.catalog, self.generation);
+        let mut changes = self.changes();
+        rules.iter().for_each(|rule| touch(rule, &mut changes));
+        outcome(&target.relation, &rules)
+    }
+
+    /// Where the tags of the present change go. Those of a streamed transaction fire edges at its commit, by the graph of that moment.
+    fn changes(&mut self) -> Changes<'_> {
+        let Self { streams, graph, tags, text, widened, .. } = self;
+        match streams.part() {
+            Some(part) => Changes { tags: &mut part.tags, graph: None, widened, text },
+            None => Changes { tags, graph: Some(graph), widened, text },
         }
-        let rules = target.rules.get_or_insert_with(|| compile(catalog, &target.relation));
-        Ok(Dispatch::Rules(&target.relation, rules, Changes { tags, graph, widened, text }))
     }
 
     fn change_metadata<R: Row + ?Sized>(
         &mut self,
         table: MetadataTable,
-        relation: u32,
+        relation: &Relation,
         old: Option<OldRow<'_, R>>,
         new: Option<&R>,
     ) -> Result<Outcome, MappingError> {
-        let target = self.relations.get(&relation).ok_or(MappingError::UnknownRelation(relation))?;
-        let row = MetadataRow { relation: &target.relation, old, new };
-        let touched = match table {
-            MetadataTable::Rule => self.catalog.replace_rule(row.read()?),
-            MetadataTable::Binding => self.catalog.replace_binding(row.read()?),
-            MetadataTable::Dependency => catalog::replace_dependency(&mut self.graph, row.read()?),
+        let row = MetadataRow { relation, old, new };
+        let change = match table {
+            MetadataTable::Rule => CatalogChange::Rule(row.read()?),
+            MetadataTable::Binding => CatalogChange::Binding(row.read()?),
+            MetadataTable::Dependency => CatalogChange::Dependency(row.read()?),
         };
-        self.metadata_has_changed();
-        self.touch_all(&touched, Marks::new(Operations::ALL, false));
+        self.apply_metadata(change)?;
         Ok(Outcome::Metadata)
     }
 
-    fn metadata_has_changed(&mut self) {
+    /// Changes the catalog, or keeps the change until its transaction commits.
+    fn apply_metadata(&mut self, change: CatalogChange) -> Result<(), MappingError> {
+        let Some(change) = self.streams.keep(change) else { return Ok(()) };
+        let touched = self.catalog.apply(&mut self.graph, change);
         self.metadata_changed = true;
-        self.relations.values_mut().for_each(|target| target.rules = None);
+        self.generation += 1;
+        self.touch_all(&touched, Marks::new(Operations::ALL, false));
+        Ok(())
     }
 
     fn touch_all(&mut self, touched: &[Tag], marks: Marks) {
-        let Self { graph, tags, text, widened, .. } = self;
-        let mut changes = Changes { tags, graph, widened, text };
+        let mut changes = self.changes();
         for tag in touched {
             changes.touch(tag.as_str(), marks);
         }
     }
-}
-
-fn compile(catalog: &Catalog, relation: &Relation) -> Vec<CompiledRule> {
-    let rules = catalog.rules_of(relation.oid);
-    rules
-        .map(|(id, rule)| {
-            let (compiled, degraded) = CompiledRule::new(rule, relation);
-            if let Some(reason) = degraded {
-                let Relation { namespace, name, .. } = relation;
-                tracing::warn!(rule = id, relation = %format_args!("{namespace}.{name}"), template = %rule.template,
-                    reason, "the rule bumps its whole family");
-            }
-            compiled
-        })
-        .collect()
 }
 
 /// Other tables of the extension's schema mean nothing to a cache.

@@ -19,6 +19,8 @@ mod relation;
 mod row;
 mod rules;
 mod scope;
+mod streamed;
+mod target;
 #[cfg(test)]
 mod tests;
 mod text;

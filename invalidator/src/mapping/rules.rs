@@ -27,7 +27,8 @@ pub struct Widened {
 /// Where changed tags go.
 pub(super) struct Changes<'m> {
     pub(super) tags: &'m mut TagSet,
-    pub(super) graph: &'m mut Graph,
+    /// `None`: the edges are fired later.
+    pub(super) graph: Option<&'m mut Graph>,
     pub(super) widened: &'m mut Widened,
     /// Reused from row to row.
     pub(super) text: &'m mut Vec<u8>,
@@ -39,7 +40,11 @@ impl Changes<'_> {
         match self.tags.add(tag, marks) {
             Added::Known => {}
             // A tag that its family absorbs still has edges of its own.
-            Added::New | Added::Absorbed => self.graph.seed(tag, marks),
+            Added::New | Added::Absorbed => {
+                if let Some(graph) = &mut self.graph {
+                    graph.seed(tag, marks);
+                }
+            }
         }
     }
 }

@@ -3,6 +3,8 @@
 // What bumps come out says more than the outcome of each message.
 #![allow(unused_must_use)]
 
+mod streamed;
+
 use std::collections::BTreeSet;
 
 use cachetag_core::{Predicate, Tag, Template};

@@ -23,7 +23,7 @@ pub struct State {
 }
 
 /// A reply of `cachetag_apply` or `cachetag_advance` that lets the daemon go on: Redis's clock in ms.
-pub(super) fn applied(reply: Value) -> Result<u64, SinkError> {
+pub fn applied(reply: Value) -> Result<u64, SinkError> {
     let mut items = array(reply)?.into_iter();
     let state = items.next().and_then(text);
     match state.as_deref() {
@@ -37,7 +37,7 @@ pub(super) fn applied(reply: Value) -> Result<u64, SinkError> {
 }
 
 /// The reply of `cachetag_reset`: the floor of the new epoch.
-pub(super) fn reset(reply: Value) -> Result<Version, SinkError> {
+pub fn reset(reply: Value) -> Result<Version, SinkError> {
     let mut items = array(reply)?.into_iter();
     let state = items.next().and_then(text);
     match state.as_deref() {
@@ -48,7 +48,7 @@ pub(super) fn reset(reply: Value) -> Result<Version, SinkError> {
 }
 
 /// The reply of `cachetag_claim`: field, value, ….
-pub(super) fn state(reply: Value) -> Result<State, SinkError> {
+pub fn state(reply: Value) -> Result<State, SinkError> {
     let mut state = State::default();
     let mut items = array(reply)?.into_iter();
     while let Some(field) = items.next() {
@@ -67,7 +67,7 @@ pub(super) fn state(reply: Value) -> Result<State, SinkError> {
     Ok(state)
 }
 
-pub(super) fn text(value: Value) -> Option<String> {
+pub(crate) fn text(value: Value) -> Option<String> {
     match value {
         Value::BulkString(bytes) => String::from_utf8(bytes).ok(),
         Value::SimpleString(text) => Some(text),
@@ -78,7 +78,7 @@ pub(super) fn text(value: Value) -> Option<String> {
     }
 }
 
-pub(super) fn array(value: Value) -> Result<Vec<Value>, SinkError> {
+pub(crate) fn array(value: Value) -> Result<Vec<Value>, SinkError> {
     match value {
         Value::Array(items) => Ok(items),
         Value::Map(pairs) => Ok(pairs.into_iter().flat_map(|(k, v)| [k, v]).collect()),

@@ -5,9 +5,9 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use super::backlog::{Backlog, copy_slots, drop_slot};
-use super::memory::{mebibytes, processor_seconds};
 use super::shop::{self, CATEGORIES};
 use super::{Plan, Table, quantile};
+use crate::memory::{mebibytes, processor_seconds};
 use crate::{Daemon, DaemonOptions, Stack, lsn_of_version};
 
 /// How often Redis is asked where it is.

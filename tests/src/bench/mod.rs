@@ -4,7 +4,6 @@
 mod backlog;
 mod drain;
 mod latency;
-mod memory;
 mod read;
 mod shop;
 mod table;

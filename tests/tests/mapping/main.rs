@@ -6,6 +6,7 @@ mod columns;
 mod partitions;
 mod rows;
 mod schema_changes;
+mod streamed;
 mod transactions;
 mod types;
 mod writers;
