@@ -8,7 +8,7 @@
 -- Keys. All of one instance share the hash tag of KEYS[1], written {ct} here, so that an instance is one slot of a cluster:
 --
 --   {ct}:w         hash    the state: epoch floor soft_floor watermark applied fresh_at claimant source max_lag lease_ms version
---                          log_from log_len log_bytes
+--                          log_from log_len log_bytes marked
 --   {ct}:e:<key>   hash    an entry: payload as_of keys put_at expires_at fresh_until cost kind
 --   {ct}:t:<tag>   string  "<hard version>" or "<hard version> <soft version>": when the tag was last bumped, or registered;
 --                          {ct}:t:<family>:* is the last bump of the whole family
@@ -1010,6 +1010,26 @@ local function cachetag_advance(keys, args)
   return { 'applied', (now_ms()), 0 }
 end
 
+-- FCALL cachetag_mark 1 {ct}:w claimant
+--   → replies of cachetag_apply (moved is 0)
+--
+--   Writes, and changes nothing that counts: a WAIT behind it, on the same connection, waits for every write before it, on any.
+--
+-- Errors: KEYS, claimant. O(1).
+local function cachetag_mark(keys, args)
+  prefix_of_state(keys)
+  local key, claimant = keys[1], name_argument('claimant', args[1], 256)
+  no_more(args, 2)
+  local held = read_state(key, 'claimant')[1]
+  if held ~= claimant then
+    if held then return { 'fenced', held } end
+    return { 'discontinuity', '' }
+  end
+  local now = now_ms()
+  call('HSET', key, 'marked', format('%.0f', now))
+  return { 'applied', now, 0 }
+end
+
 -- FCALL cachetag_reset 1 {ct}:w claimant source lsn min_epoch
 --   → ['reset', version, now_ms]    version: the new epoch and the LSN: the floor, applied, and where the log begins
 --   → ['fenced', claimant]          another daemon has claimed the state, or ('') nobody has: claim first
@@ -1066,6 +1086,7 @@ register('cachetag_explain', { 'no-writes' }, cachetag_explain)
 register('cachetag_claim', { 'allow-oom' }, cachetag_claim)
 register('cachetag_apply', { 'allow-oom' }, cachetag_apply)
 register('cachetag_advance', { 'allow-oom' }, cachetag_advance)
+register('cachetag_mark', { 'allow-oom' }, cachetag_mark)
 register('cachetag_reset', { 'allow-oom' }, cachetag_reset)
 register('cachetag_state', { 'no-writes' }, cachetag_state)
 register('cachetag_version', { 'no-writes' }, cachetag_version)

@@ -5,6 +5,8 @@
 
 pub mod audit;
 pub mod batch;
+pub mod broken;
+pub mod budget;
 pub mod config;
 pub mod continuity;
 pub mod control;
@@ -16,5 +18,7 @@ mod rows;
 pub mod run;
 pub mod session;
 pub mod sink;
+pub mod slot;
 pub mod source;
+pub mod status;
 pub mod watermark;

@@ -9,16 +9,18 @@ use std::time::Duration;
 
 use cachetag_core::{Epoch, Lsn, MESSAGE_PREFIX, Tag};
 use tokio::time::{Instant, MissedTickBehavior, interval, interval_at, sleep_until, timeout};
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 
 use crate::batch::Batch;
+use crate::broken;
+use crate::budget::{Budget, Excess};
 use crate::config::Config;
-use crate::control::{Control, Look};
+use crate::control::{Control, ControlError, Look, Slot, list};
 use crate::mapping::{Mapper, Outcome, TransactionBumps};
 use crate::report::{self, Reporter};
 use crate::rows::{self, Columns};
 use crate::session::SessionError;
-use crate::sink::{Calls, Sink, SinkError};
+use crate::sink::{Calls, Confirmed, Replicas, Sink, SinkError};
 use crate::source::{Frame, ReplicationConnection, pgoutput};
 use crate::watermark::{FullXid, Observation, Watermark};
 
@@ -36,8 +38,13 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(2);
 /// A look that found an invisible commit is repeated after this, doubling up to the heartbeat.
 const LOOK_AGAIN: Duration = Duration::from_millis(1);
 /// The walsender ends a connection that says nothing for wal_sender_timeout (60 s); long before, it is told where we are, and asked
-/// to answer.
+/// to answer, whether anything is read from it or not.
 const STATUS_INTERVAL: Duration = Duration::from_secs(5);
+const SHORTEST_STATUS_INTERVAL: Duration = Duration::from_millis(50);
+/// How often the slot is weighed against its budget.
+const WEIGH_INTERVAL: Duration = Duration::from_secs(1);
+/// How often it is told that an old transaction holds the log back.
+const HELD_AGAIN: Duration = Duration::from_secs(60);
 /// Every status of that kind is answered, so a stream that is silent for this long is gone.
 const SILENCE: Duration = Duration::from_secs(30);
 const LOOK_TIMEOUT: Duration = Duration::from_secs(10);
@@ -79,6 +86,12 @@ pub struct Parts {
     pub metadata_at: Lsn,
     /// Who was changing them then.
     pub writers: Vec<FullXid>,
+    /// Who else must hold what is acknowledged.
+    pub replicas: Option<Replicas>,
+    /// What the slot may hold back.
+    pub budget: Budget,
+    /// The server ends a connection that is silent for this long.
+    pub sender_timeout: Option<Duration>,
 }
 
 /// A session at work; see the module's documentation.
@@ -128,6 +141,18 @@ pub struct Pipeline {
     look_again: Duration,
     acknowledged: Lsn,
     heard: Instant,
+    replicas: Option<Replicas>,
+    waiting: Option<Underway<(Lsn, Result<Confirmed, SinkError>)>>,
+    /// Replicas hold everything up to here.
+    replicated: Lsn,
+    /// Not enough of them have confirmed in time.
+    replica_missing: bool,
+    budget: Budget,
+    slot: String,
+    weighing: Option<Underway<Result<Option<Slot>, ControlError>>>,
+    /// When it was last told that an old transaction holds the log back.
+    held_told: Option<Instant>,
+    status_interval: Duration,
 }
 
 /// Reused memory for random access to the columns of a changed row.
@@ -179,7 +204,23 @@ impl Pipeline {
             // waiting for a commit that waits for it.
             acknowledged,
             heard: now,
+            replicas: parts.replicas,
+            waiting: None,
+            replicated: acknowledged,
+            replica_missing: false,
+            budget: parts.budget,
+            slot: config.slot.clone(),
+            weighing: None,
+            held_told: None,
+            status_interval: parts
+                .sender_timeout
+                .map_or(STATUS_INTERVAL, |t| (t / 4).clamp(SHORTEST_STATUS_INTERVAL, STATUS_INTERVAL)),
         }
+    }
+
+    /// What is known of the slot's past, for the next session.
+    pub fn into_budget(self) -> Budget {
+        self.budget
     }
 
     /// Runs until `shutdown` is ready (then `Ok`) or something fails.
@@ -188,7 +229,7 @@ impl Pipeline {
         match &result {
             Ok(()) => self.farewell().await,
             // What was missed cannot be told: the epoch is opened here and now, not when the next session comes around.
-            Err(e) if e.needs_epoch() => self.open_epoch(e).await,
+            Err(e) if e.needs_epoch() && !e.is_over_budget() => self.open_epoch(e).await,
             Err(_) => {}
         }
         result
@@ -197,12 +238,15 @@ impl Pipeline {
     async fn stream(&mut self, shutdown: &mut (impl Future<Output = ()> + Unpin)) -> Result<(), SessionError> {
         let mut heartbeat = interval(self.heartbeat);
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut status = interval(STATUS_INTERVAL);
+        let mut status = interval(self.status_interval);
         status.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut weigh = interval(WEIGH_INTERVAL);
+        weigh.set_missed_tick_behavior(MissedTickBehavior::Delay);
         // The session has just reported.
         let mut report = interval_at(Instant::now() + report::INTERVAL, report::INTERVAL);
         loop {
             self.start_calls();
+            self.wait_for_replicas();
             // A batch that waits need not be woken for every few bytes: they gather in the socket, and one read takes them all.
             let room = self.has_room() && !(self.dry && self.is_filling());
             let look_at = self.look_at;
@@ -224,6 +268,18 @@ impl Pipeline {
                 reported = pending_or(&mut self.reporting) => {
                     self.reporting = None;
                     reported?;
+                }
+                (to, confirmed) = pending_or(&mut self.waiting) => {
+                    self.waiting = None;
+                    self.on_replicas(to, confirmed?).await?;
+                }
+                _ = weigh.tick(), if self.weighing.is_none() => {
+                    let (control, slot) = (self.control.clone(), self.slot.clone());
+                    self.weighing = Some(Box::pin(async move { control.slot(&slot).await }));
+                }
+                slot = pending_or(&mut self.weighing) => {
+                    self.weighing = None;
+                    self.on_slot(slot?)?;
                 }
                 () = sleep_until(look_at.unwrap_or_else(Instant::now)), if look_at.is_some() && self.look.is_none() => {
                     self.look_at = None;
@@ -512,17 +568,81 @@ impl Pipeline {
         Err(SessionError::MetadataIncomplete)
     }
 
+    /// The session ends when the slot holds back too much; the next one moves it.
+    fn on_slot(&mut self, slot: Option<Slot>) -> Result<(), SessionError> {
+        let Some(retained) = slot.and_then(|slot| slot.retained()) else { return Ok(()) };
+        match self.budget.look(Instant::now(), retained) {
+            // A new slot waits for the transactions that are running, and those may be waiting for this one.
+            Some(excess @ Excess::Held { .. }) if self.synchronous => {
+                if self.held_told.is_none_or(|told| told.elapsed() > HELD_AGAIN) {
+                    self.held_told = Some(Instant::now());
+                    let control = self.control.clone();
+                    self.weighing = Some(Box::pin(async move {
+                        let transactions = list(&control.oldest_transactions().await?);
+                        error!(%excess, transactions, "the WAL budget is exceeded, and not because of Redis: end the transaction");
+                        Ok(None)
+                    }));
+                }
+                Ok(())
+            }
+            Some(excess) => Err(SessionError::OverBudget(excess)),
+            None => Ok(()),
+        }
+    }
+
     // --- acknowledgement -----------------------------------------------------------------------------------------------
 
+    /// What may be acknowledged: what Redis holds and, where replicas must hold it too, what they do.
+    fn acknowledgeable(&self) -> Option<Lsn> {
+        if broken::never_acknowledges() {
+            return None;
+        }
+        let lsn = self.watermark.acknowledge()?;
+        Some(if self.replicas.is_some() { lsn.min(self.replicated) } else { lsn })
+    }
+
+    /// Asks the replicas for what is applied and not known to be with them. The feed goes on meanwhile.
+    fn wait_for_replicas(&mut self) {
+        if let Some(replicas) = &self.replicas
+            && self.waiting.is_none()
+            && self.applied > self.replicated
+        {
+            let (to, wait) = (self.applied, replicas.clone().wait());
+            self.waiting = Some(Box::pin(async move { (to, wait.await) }));
+        }
+    }
+
+    async fn on_replicas(&mut self, to: Lsn, confirmed: Confirmed) -> Result<(), SessionError> {
+        let missing = !confirmed.is_enough();
+        if missing && !self.replica_missing {
+            warn!(
+                confirmed = confirmed.replicas,
+                wanted = confirmed.wanted,
+                "replicas of Redis are missing: nothing is acknowledged to PostgreSQL, which keeps its WAL until they are back \
+                 or the WAL budget is exceeded; see INFO replication, or lower redis_replicas"
+            );
+        } else if !missing && self.replica_missing {
+            info!(confirmed = confirmed.replicas, "the replicas of Redis are back");
+        }
+        if missing != self.replica_missing {
+            self.replica_missing = missing;
+            self.reporter.replicas(confirmed);
+        }
+        if !missing {
+            self.replicated = self.replicated.max(to);
+        }
+        self.acknowledge().await
+    }
+
     async fn acknowledge(&mut self) -> Result<(), SessionError> {
-        match self.watermark.acknowledge() {
+        match self.acknowledgeable() {
             Some(lsn) if lsn > self.acknowledged => self.send_status(false).await,
             _ => Ok(()),
         }
     }
 
     async fn send_status(&mut self, reply_requested: bool) -> Result<(), SessionError> {
-        if let Some(lsn) = self.watermark.acknowledge() {
+        if let Some(lsn) = self.acknowledgeable() {
             self.acknowledged = self.acknowledged.max(lsn);
         }
         let lsn = self.acknowledged;

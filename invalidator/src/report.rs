@@ -10,7 +10,7 @@ use tracing::warn;
 use crate::config::Config;
 use crate::control::Control;
 use crate::session::SessionError;
-use crate::sink::{LIBRARY_VERSION, Sink};
+use crate::sink::{Confirmed, LIBRARY_VERSION, Sink};
 
 /// `doctor()` misses a report that is a minute old.
 pub const INTERVAL: Duration = Duration::from_secs(20);
@@ -23,18 +23,34 @@ pub struct Reporter {
     max_lag: Duration,
     claimant: String,
     epoch: Epoch,
+    wal_budget: Option<u64>,
+    wal_budget_age: Option<Duration>,
+    redis_replicas: u32,
+    moved: Option<serde_json::Value>,
+    /// Replicas that confirmed when that last changed.
+    confirmed: Option<u32>,
 }
 
 impl Reporter {
     /// A reporter for the session of `claimant` in `epoch`.
-    pub fn new(config: &Config, claimant: &str, epoch: Epoch) -> Self {
+    pub fn new(config: &Config, claimant: &str, epoch: Epoch, moved: Option<serde_json::Value>) -> Self {
         Reporter {
             slot: config.slot.clone(),
             namespace: config.namespace.clone(),
             max_lag: config.max_lag,
             claimant: claimant.into(),
             epoch,
+            wal_budget: config.wal_budget,
+            wal_budget_age: config.wal_budget_age,
+            redis_replicas: config.redis_replicas,
+            moved,
+            confirmed: None,
         }
+    }
+
+    /// How many replicas have confirmed.
+    pub fn replicas(&mut self, confirmed: Confirmed) {
+        self.confirmed = Some(confirmed.replicas);
     }
 
     /// Asks Redis for its facts and stores the report.
@@ -57,6 +73,11 @@ impl Reporter {
             "redis": facts,
             "library": LIBRARY_VERSION,
             "max_lag_ms": self.max_lag.as_millis() as u64,
+            "wal_budget": self.wal_budget,
+            "wal_budget_age_s": self.wal_budget_age.map(|age| age.as_secs()),
+            "redis_replicas": self.redis_replicas,
+            "redis_replicas_confirmed": self.confirmed,
+            "slot_moved": self.moved,
         });
         control.report(&report).await?;
         Ok(())

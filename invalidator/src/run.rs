@@ -6,12 +6,13 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 use tracing::{error, info, warn};
 
+use crate::broken;
 use crate::config::Config;
 use crate::session::{self, Memory, SessionError};
 
 const FIRST_BACK_OFF: Duration = Duration::from_millis(100);
 /// Short enough that the system is back within seconds of a fault's end.
-const LONGEST_BACK_OFF: Duration = Duration::from_secs(2);
+const LONGEST_BACK_OFF: Duration = Duration::from_secs(1);
 /// A session that lasted this long was healthy: the next failure starts with a short wait again.
 const HEALTHY: Duration = Duration::from_secs(10);
 
@@ -25,9 +26,13 @@ pub async fn run(config: &Config, shutdown: impl Future<Output = ()>) -> Result<
     let process = claimant();
     // Every session claims under a name of its own: what an earlier one has left in a socket is refused.
     let mut session = 0u64;
-    let mut memory = Memory::default();
+    let mut memory = Memory::new(config);
     let mut back_off = FIRST_BACK_OFF;
     let mut was_open = false;
+    if !broken::NOTICE.is_empty() {
+        let variant = std::env::var(broken::VARIABLE).unwrap_or_else(|_| "nothing".into());
+        warn!(%variant, "this daemon is{}: {} takes a guard out", broken::NOTICE, broken::VARIABLE);
+    }
     info!(version = env!("CARGO_PKG_VERSION"), process, slot = config.slot, namespace = config.namespace, "starting");
     loop {
         let began = Instant::now();
@@ -41,7 +46,9 @@ pub async fn run(config: &Config, shutdown: impl Future<Output = ()>) -> Result<
         let failure = match opened {
             Ok(mut pipeline) => {
                 was_open = true;
-                match pipeline.run(&mut shutdown).await {
+                let ended = pipeline.run(&mut shutdown).await;
+                memory.budget = pipeline.into_budget();
+                match ended {
                     Ok(()) => return Ok(()),
                     Err(failure) => failure,
                 }
@@ -56,6 +63,11 @@ pub async fn run(config: &Config, shutdown: impl Future<Output = ()>) -> Result<
             memory.epoch_needed = Some(failure.to_string());
         }
         memory.slot_needed |= failure.needs_new_slot();
+        if let SessionError::OverBudget(excess) = failure
+            && excess.is_held()
+        {
+            memory.held = Some(excess);
+        }
         if began.elapsed() > HEALTHY {
             back_off = FIRST_BACK_OFF;
         }

@@ -4,15 +4,18 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use cachetag_core::{Epoch, Lsn};
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
+use crate::broken;
+use crate::budget::{self, Budget, Excess};
 use crate::config::Config;
 use crate::continuity::{self, Source};
-use crate::control::{Control, ControlError, Metadata, Slot};
+use crate::control::{Control, ControlError, Metadata, Preflight, Slot, Walsender};
 use crate::mapping::{Limits, Mapper, MappingError};
 use crate::pipeline::{Parts, Pipeline};
 use crate::report::Reporter;
 use crate::sink::{Sink, SinkError, State};
+use crate::slot;
 use crate::source::{ConnectOptions, ReplicationConnection, SourceError, StartOptions, pgoutput::ParseError};
 use crate::watermark::Watermark;
 
@@ -55,6 +58,9 @@ pub enum SessionError {
         /// Its name.
         slot: String,
     },
+    /// The slot holds more of the log back than it may.
+    #[error("{0}; the slot moves to the present")]
+    OverBudget(Excess),
     /// The server said nothing for too long.
     #[error("{what} did not answer for {} s", .after.as_secs())]
     Silent {
@@ -77,6 +83,7 @@ impl SessionError {
             | Self::MetadataIncomplete
             | Self::Unexpected { .. }
             | Self::SlotGone { .. }
+            | Self::OverBudget(_)
             | Self::Silent { .. } => false,
         }
     }
@@ -101,7 +108,12 @@ impl SessionError {
                 | Self::MetadataIncomplete
                 | Self::Unexpected { .. }
                 | Self::Control(ControlError::Metadata(_))
-        )
+        ) || self.is_over_budget()
+    }
+
+    /// Is what is missing still in the log, and about to be given up?
+    pub fn is_over_budget(&self) -> bool {
+        matches!(self, Self::OverBudget(_))
     }
 }
 
@@ -114,27 +126,48 @@ pub struct Memory {
     pub epoch_needed: Option<String>,
     /// The slot must be replaced: where it stands the publication did not exist, and decoding would fail there for ever.
     pub slot_needed: bool,
+    /// What the slot holds back, over time.
+    pub budget: Budget,
+    /// The slot must be dropped: an old transaction makes it hold back too much.
+    pub held: Option<Excess>,
+    /// The last time that the budget moved the slot, for the report.
+    pub moved: Option<serde_json::Value>,
+    /// The server process of the last session.
+    pub walsender: Option<Walsender>,
+}
+
+impl Memory {
+    /// Nothing remembered yet.
+    pub fn new(config: &Config) -> Memory {
+        let limits = budget::Limits { bytes: config.wal_budget, age: config.wal_budget_age };
+        Memory { budget: Budget::new(limits), ..Memory::default() }
+    }
 }
 
 /// Opens a session: everything that must be so before the first message is mapped.
 pub async fn open(config: &Config, claimant: &str, memory: &mut Memory) -> Result<Pipeline, SessionError> {
-    let options = ConnectOptions::parse(&config.postgres)?.with_application_name(&config.application_name);
-    let control = Control::connect(&options).await?;
-    let preflight = control.preflight().await?;
+    let (options, control, preflight) = connect_to_primary(config).await?;
+    // Before Redis is asked for anything: it may be away for hours, and PostgreSQL's disk must not pay for it.
+    slot::wait_until_free(config, &control, memory).await?;
+    if let Some(excess) = memory.held.take() {
+        slot::give_up(config, &control, memory, excess).await?;
+    }
+    slot::keep_within_budget(config, &control, memory).await?;
     let sink = Sink::connect(config, claimant).await?;
     control.attach().await?;
 
     let mut source = ReplicationConnection::connect(&options).await?;
     let system = source.identify_system().await?;
     let identity = format!("{}/{}/{}/{}", system.system_id, system.timeline, preflight.database, config.slot);
-    let slot_is_new = see_to_slot(config, &control, &mut source, memory.slot_needed).await?;
+    let slot_is_new = slot::see_to(config, &control, &mut source, memory).await?;
     memory.slot_needed = false;
     // The slot admits one daemon at a time; only who holds it claims Redis, so a second daemon started by mistake just waits.
     source.start_replication(&StartOptions::new(&config.slot).streaming()).await?;
-    let Some(Slot { confirmed: Some(confirmed), active_pid: Some(walsender), .. }) = control.slot(&config.slot).await?
-    else {
+    let Some(Slot { confirmed: Some(confirmed), active: Some(user), .. }) = control.slot(&config.slot).await? else {
         return Err(SessionError::SlotGone { slot: config.slot.clone() });
     };
+    let walsender = user.pid;
+    memory.walsender = Some(user);
 
     let before = sink.peek().await?;
     refuse_foreign(config, &before, &identity)?;
@@ -166,15 +199,17 @@ pub async fn open(config: &Config, claimant: &str, memory: &mut Memory) -> Resul
     memory.epoch = Some(epoch);
     memory.epoch_needed = None;
 
+    let replicas = sink.replicas(config).await?;
     let (control, sink) = (Rc::new(control), Rc::new(sink));
-    let reporter = Reporter::new(config, claimant, epoch);
+    let reporter = Reporter::new(config, claimant, epoch, memory.moved.clone());
     reporter.clone().send(sink.clone(), control.clone(), state_watermark(&state, epoch)).await?;
 
     // From here on the order matters: who is changing rules, then the rules, then the position.
     let Metadata { rows, rules, dependencies, read_at, writers } = control.metadata().await?;
     let mapper = Mapper::load(rows, Limits { tags: config.max_tags_per_transaction, ..Limits::default() });
     // Commits up to `confirmed` are not sent again; unless the watermark has passed them, they may still be invisible.
-    let must_drain = state_watermark(&state, epoch).is_none_or(|w| w < confirmed);
+    let must_drain =
+        state_watermark(&state, epoch).is_none_or(|w| w < confirmed) && !broken::is(broken::Variant::EpochNotDrained);
     let mut watermark = Watermark::new(confirmed, applied, read_at, must_drain);
     let look = control.look(walsender).await?;
     watermark.begin_drain(&look.snapshot);
@@ -198,49 +233,41 @@ pub async fn open(config: &Config, claimant: &str, memory: &mut Memory) -> Resul
         reporter,
         metadata_at: read_at,
         writers,
+        replicas,
+        budget: memory.budget.clone(),
+        sender_timeout: preflight.sender_timeout,
     };
     Ok(Pipeline::new(config, parts))
+}
+
+/// The first of the hosts that is a primary and set up as it should be; otherwise, why the last one is not.
+async fn connect_to_primary(config: &Config) -> Result<(ConnectOptions, Control, Preflight), SessionError> {
+    let mut failure = None;
+    for options in ConnectOptions::parse_all(&config.postgres)? {
+        let options = options.with_application_name(&config.application_name);
+        let connected = async {
+            let control = Control::connect(&options).await?;
+            let preflight = control.preflight().await?;
+            Ok::<_, ControlError>((control, preflight))
+        };
+        match connected.await {
+            Ok((control, preflight)) => return Ok((options, control, preflight)),
+            Err(error) => {
+                debug!(server = options.server(), %error, "not the primary");
+                // A host that cannot be reached may be the primary; one that can, and is a standby, is none.
+                failure = Some(match failure {
+                    Some(earlier @ ControlError::Connect(_)) if error.is_configuration() => earlier,
+                    _ => error,
+                });
+            }
+        }
+    }
+    Err(failure.map_or_else(|| SourceError::Options("no host is given".into()).into(), SessionError::from))
 }
 
 /// The watermark in Redis, if it is of this epoch.
 fn state_watermark(state: &State, epoch: Epoch) -> Option<Lsn> {
     state.watermark.filter(|w| w.epoch == epoch).map(|w| w.lsn)
-}
-
-/// Creates the slot when it is missing and replaces it when its WAL is gone; tells whether it is new.
-async fn see_to_slot(
-    config: &Config,
-    control: &Control,
-    source: &mut ReplicationConnection,
-    replace: bool,
-) -> Result<bool, SessionError> {
-    let name = &config.slot;
-    if let Some(slot) = control.slot(name).await? {
-        let database = control.database().await?;
-        if slot.plugin != "pgoutput" || slot.database != database {
-            return Err(ControlError::Setup {
-                problem: format!(
-                    "replication slot {name} belongs to plugin {:?} and database {:?}, not to pgoutput and {database:?}",
-                    slot.plugin, slot.database
-                ),
-                remedy: "give this daemon a name of its own with --slot, or drop that slot".into(),
-            }
-            .into());
-        }
-        if !slot.lost && !replace {
-            return Ok(false);
-        }
-        let reason = if slot.lost {
-            "its WAL is gone (max_slot_wal_keep_size)"
-        } else {
-            "decoding cannot get past where it stands"
-        };
-        warn!(slot = %name, reason, "replacing the replication slot");
-        control.drop_slot(name).await?;
-    }
-    info!(slot = %name, "creating the replication slot; this waits for the transactions that are running");
-    source.create_slot(name).await?;
-    Ok(true)
 }
 
 fn refuse_foreign(config: &Config, state: &State, identity: &str) -> Result<(), SinkError> {

@@ -20,6 +20,7 @@ pub struct DaemonOptions {
     slot: String,
     args: Vec<String>,
     env: Vec<(String, String)>,
+    program: Option<PathBuf>,
 }
 
 impl DaemonOptions {
@@ -30,7 +31,14 @@ impl DaemonOptions {
             slot: "cachetag".to_owned(),
             args: Vec::new(),
             env: Vec::new(),
+            program: None,
         }
+    }
+
+    /// Runs this program instead of the one under test.
+    pub fn program(mut self, program: impl Into<PathBuf>) -> Self {
+        self.program = Some(program.into());
+        self
     }
 
     /// The default bound of staleness.
@@ -93,7 +101,7 @@ impl Daemon {
         if self.is_running() {
             return;
         }
-        let mut command = Command::new(program());
+        let mut command = Command::new(self.options.program.clone().unwrap_or_else(program));
         command.args(["run", "--postgres", &self.postgres_url, "--redis", &self.redis_url]);
         command.args(["--slot", &self.options.slot, "--max-lag", &format!("{}ms", self.options.max_lag.as_millis())]);
         command.args(["--log-format", "text"]).args(&self.options.args);

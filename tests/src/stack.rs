@@ -7,6 +7,7 @@ use tokio_postgres::{Client, SimpleQueryMessage};
 
 use crate::cache::{Cache, Explain, Get, GetOptions, Put};
 use crate::daemon::{Daemon, DaemonOptions};
+use crate::fault::Proxies;
 use crate::template::template;
 use crate::wait::{Lsn, eventually, lsn, lsn_of_version};
 
@@ -23,6 +24,9 @@ const LOG_LINES: usize = 60;
 const SETTINGS: &[(&str, &str)] =
     &[("shared_buffers", "16MB"), ("max_prepared_transactions", "20"), ("autovacuum_naptime", "10s")];
 
+/// `DEBUG SLEEP` and replicas at once.
+const REDIS_ARGS: &[&str] = &["--enable-debug-command", "yes", "--repl-diskless-sync-delay", "0"];
+
 /// What a test needs.
 #[derive(Debug, Clone)]
 pub struct StackOptions {
@@ -33,6 +37,7 @@ pub struct StackOptions {
     schema: Vec<String>,
     daemon: Option<DaemonOptions>,
     wait_ready: bool,
+    proxied: bool,
 }
 
 impl StackOptions {
@@ -46,6 +51,7 @@ impl StackOptions {
             schema: Vec::new(),
             daemon: Some(DaemonOptions::new()),
             wait_ready: true,
+            proxied: false,
         }
     }
 
@@ -69,6 +75,12 @@ impl StackOptions {
     /// Starts the daemon this way.
     pub fn daemon(mut self, options: DaemonOptions) -> Self {
         self.daemon = Some(options);
+        self
+    }
+
+    /// The daemon and the load reach both servers through proxies, [`Stack::proxies`].
+    pub fn proxied(mut self) -> Self {
+        self.proxied = true;
         self
     }
 
@@ -107,11 +119,14 @@ impl Default for StackOptions {
 #[derive(Debug)]
 pub struct Stack {
     daemon: Option<Daemon>,
+    proxies: Option<Proxies>,
     /// The test's Redis: kill it, restart it.
     pub redis: Redis,
     /// The test's PostgreSQL: kill it, restart it, reconfigure it.
     pub postgres: Postgres,
     folder: Folder,
+    /// How many folders of further servers there are.
+    homes: u32,
 }
 
 impl Stack {
@@ -139,11 +154,12 @@ impl Stack {
         }
         let postgres = builder.start().await?;
         let home = folder.private("redis", user.as_ref())?;
-        let redis = Redis::builder(home).args(options.redis_args).start().await?;
+        let redis = Redis::builder(home).args(REDIS_ARGS.iter().copied()).args(options.redis_args).start().await?;
         if options.extension {
             postgres.create_extension(DATABASE).await?;
         }
-        let mut stack = Stack { daemon: None, redis, postgres, folder };
+        let proxies = options.proxied.then(|| Proxies::start(postgres.port(), redis.port()));
+        let mut stack = Stack { daemon: None, proxies, redis, postgres, folder, homes: 0 };
         for sql in &options.schema {
             stack.sql(sql).await;
         }
@@ -160,7 +176,17 @@ impl Stack {
     pub fn start_daemon(&mut self, options: DaemonOptions) -> &mut Daemon {
         let log = self.folder.path().join("daemon.log");
         self.daemon = None;
-        self.daemon.insert(Daemon::start(&self.postgres_url(), &self.redis_url(), &log, options))
+        let daemon = self.another_daemon(&log, options);
+        self.daemon.insert(daemon)
+    }
+
+    /// Starts a daemon beside the stack's own, on the same way to the servers.
+    pub fn another_daemon(&self, log: &std::path::Path, options: DaemonOptions) -> Daemon {
+        let (mut postgres, mut redis) = (self.postgres_url(), self.redis_url());
+        if let Some(proxies) = &self.proxies {
+            (postgres, redis) = (proxies.postgres.url(&postgres), proxies.redis.url(&redis));
+        }
+        Daemon::start(&postgres, &redis, log, options)
     }
 
     /// The daemon; panics if none was started.
@@ -168,19 +194,60 @@ impl Stack {
         self.daemon.as_mut().expect("this stack was started without a daemon")
     }
 
+    /// The proxies; panics if the stack was started without.
+    pub fn proxies(&self) -> &Proxies {
+        self.proxies.as_ref().expect("this stack was started without StackOptions::proxied")
+    }
+
+    /// A new folder for the data of a further server, which belongs to the servers' user.
+    pub fn new_home(&mut self) -> std::path::PathBuf {
+        self.homes += 1;
+        let user = User::for_servers().unwrap_or_else(|error| panic!("{error}"));
+        let home = self.folder.private(&format!("server{}", self.homes), user.as_ref());
+        home.unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// Puts another PostgreSQL in the place of the present one, also behind the proxies; returns the former.
+    pub fn replace_postgres(&mut self, postgres: Postgres) -> Postgres {
+        let proxies = self.proxies();
+        proxies.postgres.retarget(postgres.port());
+        proxies.app_postgres.retarget(postgres.port());
+        std::mem::replace(&mut self.postgres, postgres)
+    }
+
+    /// Puts another Redis in the place of the present one, also behind the proxies; returns the former.
+    pub fn replace_redis(&mut self, redis: Redis) -> Redis {
+        let proxies = self.proxies();
+        proxies.redis.retarget(redis.port());
+        proxies.app_redis.retarget(redis.port());
+        std::mem::replace(&mut self.redis, redis)
+    }
+
     /// A folder of the test, removed with it.
     pub fn folder(&self) -> &std::path::Path {
         self.folder.path()
     }
 
-    /// The database's URL.
+    /// The database's URL, past any proxy.
     pub fn postgres_url(&self) -> String {
         self.postgres.url(DATABASE)
     }
 
-    /// Redis's URL.
+    /// Redis's URL, past any proxy.
     pub fn redis_url(&self) -> String {
         self.redis.url()
+    }
+
+    /// The way of an application to the database: through its proxy, if there is one.
+    pub fn app_postgres_url(&self) -> String {
+        let url = self.postgres_url();
+        self.proxies.as_ref().map_or_else(|| url.clone(), |proxies| proxies.app_postgres.url(&url))
+    }
+
+    /// The way of an application to Redis: through its proxy, if there is one.
+    pub fn app_redis_url(&self) -> String {
+        let url = self.redis_url();
+        self.proxies.as_ref().map_or_else(|| url.clone(), |proxies| proxies.app_redis.url(&url))
     }
 
     // PostgreSQL

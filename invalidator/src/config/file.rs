@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::{Config, ConfigError, LogFormat, duration, redact};
+use super::{Config, ConfigError, Limit, LogFormat, duration, redact, size};
 
 /// What the file may hold; every name is optional, an unknown one is an error.
 #[derive(Debug, Default, Deserialize)]
@@ -23,6 +23,13 @@ pub(super) struct File {
     pub heartbeat: Option<Duration>,
     pub max_tags_per_transaction: Option<usize>,
     pub max_tags_per_batch: Option<usize>,
+    #[serde(deserialize_with = "size_text")]
+    pub wal_budget: Option<Limit<u64>>,
+    #[serde(deserialize_with = "age_text")]
+    pub wal_budget_age: Option<Limit<Duration>>,
+    pub redis_replicas: Option<u32>,
+    #[serde(deserialize_with = "duration_text")]
+    pub redis_replicas_timeout: Option<Duration>,
     pub application_name: Option<String>,
     pub log_format: Option<LogFormat>,
     pub log: Option<String>,
@@ -39,6 +46,10 @@ struct Printed<'a> {
     heartbeat: String,
     max_tags_per_transaction: usize,
     max_tags_per_batch: usize,
+    wal_budget: String,
+    wal_budget_age: String,
+    redis_replicas: u32,
+    redis_replicas_timeout: String,
     application_name: &'a str,
     log_format: LogFormat,
     log: &'a str,
@@ -66,6 +77,10 @@ pub(super) fn render(config: &Config) -> String {
         heartbeat: duration::render(config.heartbeat),
         max_tags_per_transaction: config.max_tags_per_transaction,
         max_tags_per_batch: config.max_tags_per_batch,
+        wal_budget: size::render_size(config.wal_budget),
+        wal_budget_age: config.wal_budget_age.map_or_else(|| "none".into(), duration::render),
+        redis_replicas: config.redis_replicas,
+        redis_replicas_timeout: duration::render(config.redis_replicas_timeout),
         application_name: &config.application_name,
         log_format: config.log_format,
         log: &config.log,
@@ -77,4 +92,14 @@ pub(super) fn render(config: &Config) -> String {
 fn duration_text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
     let text = String::deserialize(deserializer)?;
     duration::parse_duration(&text).map(Some).map_err(serde::de::Error::custom)
+}
+
+fn size_text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Limit<u64>>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    size::parse_size(&text).map(Some).map_err(serde::de::Error::custom)
+}
+
+fn age_text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Limit<Duration>>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    size::parse_age(&text).map(Some).map_err(serde::de::Error::custom)
 }

@@ -3,6 +3,7 @@
 mod duration;
 mod file;
 mod redact;
+mod size;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -10,8 +11,11 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::broken;
+
 pub use duration::parse_duration;
 pub use redact::redact;
+pub use size::{Limit, parse_age, parse_size, render_size};
 
 /// What is wrong with the configuration, and what to do about it.
 #[derive(Debug, thiserror::Error)]
@@ -44,6 +48,12 @@ pub enum ConfigError {
         /// Name of the environment variable.
         env: &'static str,
     },
+    /// A sound daemon is asked to be a broken one.
+    #[error(
+        "{} is set, which is for a daemon that was built with --features broken, to test the checker with: unset it",
+        broken::VARIABLE
+    )]
+    NotBroken,
     /// A setting has a value that cannot be used.
     #[error("{name}: {reason}")]
     Invalid {
@@ -60,10 +70,11 @@ pub struct RunArgs {
     /// Configuration file (TOML; the names of the long flags, `-` written `_`)
     #[arg(long, env = "CACHETAG_CONFIG", value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// PostgreSQL: postgres://user:password@host:port/database, or key=value pairs; the password may come from PGPASSWORD
+    /// PostgreSQL: postgres://user:password@host:port/database, or key=value pairs; of several hosts (a,b) the primary is taken
     #[arg(long, env = "CACHETAG_POSTGRES", hide_env_values = true, value_name = "URL")]
     pub postgres: Option<String>,
-    /// Redis or Valkey: redis://[user:password@]host:port/0, rediss:// for TLS, or redis+unix:///path
+    /// Redis or Valkey: redis://[user:password@]host:port/0, rediss:// for TLS, redis+unix:///path, or
+    /// redis+sentinel://[user:password@]host:port,host:port/name-of-the-primary/0
     #[arg(long, env = "CACHETAG_REDIS", hide_env_values = true, value_name = "URL")]
     pub redis: Option<String>,
     /// Namespace of the Redis keys: they begin with this name in braces [default: ct]
@@ -87,6 +98,18 @@ pub struct RunArgs {
     /// Tags in one call to Redis; a transaction is never split [default: 10000]
     #[arg(long, env = "CACHETAG_MAX_TAGS_PER_BATCH", value_name = "N")]
     pub max_tags_per_batch: Option<usize>,
+    /// WAL that the slot may hold back; past it a new epoch is opened and the slot moved to the present [default: 8GiB; none: no limit]
+    #[arg(long, env = "CACHETAG_WAL_BUDGET", value_name = "SIZE", value_parser = parse_size)]
+    pub wal_budget: Option<Limit<u64>>,
+    /// How long a change may wait for Redis; past it as above [default: 1h; none: no limit]
+    #[arg(long, env = "CACHETAG_WAL_BUDGET_AGE", value_name = "DURATION", value_parser = parse_age)]
+    pub wal_budget_age: Option<Limit<Duration>>,
+    /// Replicas of Redis that must hold what is acknowledged to PostgreSQL [default: 0]
+    #[arg(long, env = "CACHETAG_REDIS_REPLICAS", value_name = "N")]
+    pub redis_replicas: Option<u32>,
+    /// A replica that takes longer than this to confirm is reported as missing; acknowledgements wait on [default: 1s]
+    #[arg(long, env = "CACHETAG_REDIS_REPLICAS_TIMEOUT", value_name = "DURATION", value_parser = parse_duration)]
+    pub redis_replicas_timeout: Option<Duration>,
     /// Name of the replication connection, for synchronous_standby_names [default: cachetag]
     #[arg(long, env = "CACHETAG_APPLICATION_NAME", value_name = "NAME")]
     pub application_name: Option<String>,
@@ -133,6 +156,14 @@ pub struct Config {
     pub max_tags_per_transaction: usize,
     /// Tags in one call to Redis.
     pub max_tags_per_batch: usize,
+    /// WAL that the slot may hold back.
+    pub wal_budget: Option<u64>,
+    /// How long a change may wait for Redis before it is given up.
+    pub wal_budget_age: Option<Duration>,
+    /// Replicas of Redis that must hold what is acknowledged.
+    pub redis_replicas: u32,
+    /// How long a replica may take before it is reported.
+    pub redis_replicas_timeout: Duration,
     /// Name of the replication connection.
     pub application_name: String,
     /// Log output.
@@ -144,6 +175,9 @@ pub struct Config {
 impl Config {
     /// Merges flags and environment (already merged by clap), the file and the defaults.
     pub fn resolve(args: RunArgs) -> Result<Config, ConfigError> {
+        if cfg!(not(feature = "broken")) && std::env::var_os(broken::VARIABLE).is_some() {
+            return Err(ConfigError::NotBroken);
+        }
         let file = match &args.config {
             Some(path) => file::read(path)?,
             None => file::File::default(),
@@ -171,6 +205,16 @@ impl Config {
                 .unwrap_or((max_lag / 10).clamp(Duration::from_millis(5), Duration::from_millis(250))),
             max_tags_per_transaction: args.max_tags_per_transaction.or(file.max_tags_per_transaction).unwrap_or(10_000),
             max_tags_per_batch: args.max_tags_per_batch.or(file.max_tags_per_batch).unwrap_or(10_000),
+            wal_budget: args.wal_budget.or(file.wal_budget).map_or(Some(8 << 30), |limit| limit.0),
+            wal_budget_age: args
+                .wal_budget_age
+                .or(file.wal_budget_age)
+                .map_or(Some(Duration::from_secs(3600)), |limit| limit.0),
+            redis_replicas: args.redis_replicas.or(file.redis_replicas).unwrap_or(0),
+            redis_replicas_timeout: args
+                .redis_replicas_timeout
+                .or(file.redis_replicas_timeout)
+                .unwrap_or(Duration::from_secs(1)),
             application_name: args.application_name.or(file.application_name).unwrap_or_else(|| "cachetag".into()),
             log_format: args.log_format.or(file.log_format).unwrap_or_default(),
             log: args.log.or(file.log).unwrap_or_else(|| "info".into()),
@@ -210,6 +254,13 @@ impl Config {
         }
         if self.lease < Duration::from_millis(1) {
             return invalid("lease", "must be at least 1ms");
+        }
+        // A wait may not outlast the patience with Redis, nor be none at all.
+        if !(Duration::from_millis(1)..=Duration::from_secs(60)).contains(&self.redis_replicas_timeout) {
+            return invalid("redis_replicas_timeout", "must be 1ms to 60s");
+        }
+        if self.redis_replicas > 100 {
+            return invalid("redis_replicas", "must be 0 to 100");
         }
         if !(1..=1_000_000).contains(&self.max_tags_per_transaction) {
             return invalid("max_tags_per_transaction", "must be 1 to 1000000");
@@ -258,6 +309,7 @@ mod tests {
         assert_eq!(config.namespace, "ct");
         assert_eq!(config.slot, "cachetag");
         assert_eq!(config.heartbeat, Duration::from_millis(200));
+        assert_eq!((config.wal_budget, config.wal_budget_age), (Some(8 << 30), Some(Duration::from_secs(3600))));
     }
 
     #[test]
@@ -289,6 +341,8 @@ mod tests {
         let file: file::File = toml::from_str(&text).unwrap();
         assert_eq!(file.slot.as_deref(), Some("cachetag"));
         assert_eq!(file.max_lag, Some(Duration::from_secs(2)));
+        assert_eq!(file.wal_budget, Some(Limit(Some(8 << 30))));
+        assert_eq!(file.wal_budget_age, Some(Limit(Some(Duration::from_secs(3600)))));
     }
 
     #[test]
@@ -299,6 +353,7 @@ mod tests {
             (RunArgs { max_lag: Some(Duration::from_millis(1)), ..args() }, "max_lag"),
             (RunArgs { heartbeat: Some(Duration::from_secs(9)), ..args() }, "heartbeat"),
             (RunArgs { max_tags_per_transaction: Some(0), ..args() }, "max_tags_per_transaction"),
+            (RunArgs { redis_replicas_timeout: Some(Duration::ZERO), ..args() }, "redis_replicas_timeout"),
         ] {
             let error = Config::resolve(args).unwrap_err().to_string();
             assert!(error.starts_with(name), "{error}");

@@ -2,6 +2,7 @@
 //! observations that move the watermark.
 
 mod preflight;
+mod slot;
 
 use cachetag_core::Lsn;
 use tokio_postgres::{Client, SimpleQueryMessage, Statement};
@@ -11,6 +12,8 @@ use crate::source::sql::SqlError;
 use crate::watermark::{FullXid, Snapshot};
 
 pub use preflight::Preflight;
+pub(crate) use slot::{COLUMNS, TRANSACTIONS, slot as slot_of, transaction as transaction_of};
+pub use slot::{Slot, Transaction, Walsender, list};
 
 /// Why the SQL side cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -78,7 +81,7 @@ fn describe(error: &tokio_postgres::Error) -> String {
 }
 
 /// Queries with what they are for, so that an error says it.
-trait Doing<T> {
+pub(crate) trait Doing<T> {
     fn doing(self, doing: &'static str) -> Result<T, ControlError>;
 }
 
@@ -86,21 +89,6 @@ impl<T> Doing<T> for Result<T, tokio_postgres::Error> {
     fn doing(self, doing: &'static str) -> Result<T, ControlError> {
         self.map_err(|source| ControlError::Query { doing, source })
     }
-}
-
-/// A replication slot as `pg_replication_slots` shows it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Slot {
-    /// Output plugin.
-    pub plugin: String,
-    /// Database that it decodes.
-    pub database: String,
-    /// Process that uses it.
-    pub active_pid: Option<i32>,
-    /// Up to where it has been acknowledged.
-    pub confirmed: Option<Lsn>,
-    /// The WAL that it needs is gone.
-    pub lost: bool,
 }
 
 /// Rules and dependencies, and the position at which they were read.
@@ -162,30 +150,6 @@ impl Control {
         self.client.batch_execute("SELECT cachetag.attach()").await.doing("preparing the publication")
     }
 
-    /// The slot of that name, if there is one.
-    pub async fn slot(&self, name: &str) -> Result<Option<Slot>, ControlError> {
-        let row = self
-            .client
-            .query_opt(
-                "SELECT coalesce(plugin, ''), coalesce(database, ''), active_pid, \
-                 (confirmed_flush_lsn - '0/0'::pg_lsn)::text, coalesce(wal_status, '') = 'lost' \
-                 FROM pg_replication_slots WHERE slot_name = $1",
-                &[&name],
-            )
-            .await
-            .doing("looking at the replication slot")?;
-        row.map(|row| {
-            Ok(Slot {
-                plugin: row.get(0),
-                database: row.get(1),
-                active_pid: row.get(2),
-                confirmed: row.get::<_, Option<String>>(3).map(|t| lsn(&t)).transpose()?,
-                lost: row.get(4),
-            })
-        })
-        .transpose()
-    }
-
     /// Name of the database.
     pub async fn database(&self) -> Result<String, ControlError> {
         let row =
@@ -201,15 +165,6 @@ impl Control {
             .await
             .doing("asking for the end of the WAL")?;
         lsn(&row.get::<_, String>(0))
-    }
-
-    /// Drops the slot.
-    pub async fn drop_slot(&self, name: &str) -> Result<(), ControlError> {
-        self.client
-            .execute("SELECT pg_drop_replication_slot($1)", &[&name])
-            .await
-            .doing("dropping the replication slot that lost its WAL")?;
-        Ok(())
     }
 
     /// Reads rules and dependencies.
@@ -286,6 +241,18 @@ impl Control {
             .await
             .doing("reading the last report")?;
         Ok(row.get::<_, Option<String>>(0).and_then(|t| t.parse().ok()))
+    }
+
+    /// Adds to the last report, whose time stays as it was: the daemon has an event to tell, and is not streaming.
+    pub async fn add_to_report(&self, event: &serde_json::Value) -> Result<(), ControlError> {
+        self.client
+            .execute(
+                "SELECT cachetag.report(coalesce(cachetag.last_report(), '{\"reported_at\": \"1970-01-01\"}') || $1::text::jsonb)",
+                &[&event.to_string()],
+            )
+            .await
+            .doing("storing an event in the report")?;
+        Ok(())
     }
 
     /// Stores the daemon's report, which `status()` and `doctor()` show.

@@ -1,5 +1,7 @@
 //! What must be true of the server before the daemon can start; each failure names the remedy.
 
+use std::time::Duration;
+
 use super::{Control, ControlError, Doing};
 
 /// The server's answers.
@@ -11,6 +13,8 @@ pub struct Preflight {
     pub extension: String,
     /// Name and OID of the database: with the system identifier and the slot, which stream of changes this is.
     pub database: String,
+    /// `wal_sender_timeout`: a replication connection that is silent for longer is ended by the server; `None`: never.
+    pub sender_timeout: Option<Duration>,
 }
 
 impl Control {
@@ -24,7 +28,8 @@ impl Control {
                  (SELECT extversion FROM pg_extension WHERE extname = 'cachetag'), \
                  (SELECT rolreplication OR rolsuper FROM pg_roles WHERE rolname = current_user), \
                  current_user::text, current_database()::text, \
-                 (SELECT oid::text FROM pg_database WHERE datname = current_database())",
+                 (SELECT oid::text FROM pg_database WHERE datname = current_database()), \
+                 (SELECT setting::bigint FROM pg_settings WHERE name = 'wal_sender_timeout')",
                 &[],
             )
             .await
@@ -70,7 +75,13 @@ impl Control {
                 &format!("run ALTER ROLE {} REPLICATION", quote(&user)),
             );
         }
-        Ok(Preflight { version, extension, database: format!("{}:{database}", row.get::<_, String>(8)) })
+        let sender_timeout = u64::try_from(row.get::<_, i64>(9)).ok().filter(|&ms| ms > 0).map(Duration::from_millis);
+        Ok(Preflight {
+            version,
+            extension,
+            database: format!("{}:{database}", row.get::<_, String>(8)),
+            sender_timeout,
+        })
     }
 }
 

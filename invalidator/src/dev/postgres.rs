@@ -167,6 +167,16 @@ impl Postgres {
         self.sibling("log")
     }
 
+    /// The settings that it was given, beyond those of every private server.
+    pub fn settings(&self) -> &[(String, String)] {
+        &self.settings
+    }
+
+    /// The process id of its first process while it runs.
+    pub fn id(&self) -> Option<u32> {
+        self.process.as_ref().map(Process::id)
+    }
+
     /// The installation that it runs.
     pub fn installation(&self) -> &Installation {
         &self.installation

@@ -108,6 +108,16 @@ impl Redis {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
+    /// The folder that it works in; `dump.rdb` there is what it starts from.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// The arguments that it was given, beyond those of every private server.
+    pub fn args(&self) -> &[String] {
+        &self.args
+    }
+
     /// The server's log.
     pub fn log(&self) -> PathBuf {
         self.folder.join("redis.log")
@@ -129,7 +139,7 @@ impl Redis {
         self.process.take()?.end(libc::SIGKILL, STOP_GRACE).await
     }
 
-    /// Starts a stopped server again, on the same port. It comes back empty.
+    /// Starts a stopped server again, on the same port. It comes back empty, unless somebody has told it to save.
     pub async fn start_again(&mut self) -> Result<(), DevError> {
         if self.process.is_none() { self.launch().await } else { Ok(()) }
     }

@@ -2,7 +2,9 @@
 //! from; Redis refuses it when it is elsewhere, and the session that made the call ends.
 
 mod calls;
+pub mod connect;
 mod library;
+mod replicas;
 pub mod reply;
 
 use std::future::Future;
@@ -10,7 +12,7 @@ use std::time::Duration;
 
 use cachetag_core::{Epoch, Lsn, Version};
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, Cmd, Value};
+use redis::{Cmd, Value};
 
 use crate::batch::Batch;
 use crate::config::{Config, redact};
@@ -18,12 +20,14 @@ use crate::watermark::Advance;
 
 pub use calls::Calls;
 pub use library::VERSION as LIBRARY_VERSION;
+pub use replicas::{Confirmed, Replicas};
 pub use reply::State;
 
+use connect::CONNECT_TIMEOUT;
+
 /// A Redis that takes longer than this to answer is treated as gone: the call is made again on a new connection, and continuity
-/// is proven anew.
-const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// is proven anew. Whatever became of the old call, that is cheap.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// Why Redis cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -35,6 +39,44 @@ pub enum SinkError {
         url: String,
         /// What the parser said.
         source: redis::RedisError,
+    },
+    /// A URL of sentinels is not one.
+    #[error(
+        "redis {url}: {problem}; expected redis+sentinel://[user:password@]host:port[,host:port…]/name-of-the-primary[/db]"
+    )]
+    SentinelUrl {
+        /// The URL, password hidden.
+        url: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The sentinels name no primary that answers as one.
+    #[error("redis {url}: the sentinels name no primary {name:?} that can be reached ({source})")]
+    Sentinel {
+        /// The URL, password hidden.
+        url: String,
+        /// Name of the primary.
+        name: String,
+        /// What the last one said.
+        source: redis::RedisError,
+    },
+    /// Nobody answered.
+    #[error("redis {url}: no answer")]
+    Silent {
+        /// The URL, password hidden.
+        url: String,
+    },
+    /// Two connections lead to two servers.
+    #[error("redis {url}: the address led to another server a moment ago; a failover is under way")]
+    Moved {
+        /// The URL, password hidden.
+        url: String,
+    },
+    /// The server is a replica, or has become one.
+    #[error("redis {url} is a replica, which cannot be written to; give the primary's address, or redis+sentinel://…")]
+    Replica {
+        /// The URL, password hidden.
+        url: String,
     },
     /// Name or password were refused.
     #[error(
@@ -114,6 +156,7 @@ impl SinkError {
         matches!(
             self,
             SinkError::Url { .. }
+                | SinkError::SentinelUrl { .. }
                 | SinkError::Authentication { .. }
                 | SinkError::NoFunctions { .. }
                 | SinkError::NewerLibrary { .. }
@@ -144,22 +187,16 @@ impl Sink {
     /// Connects and sees to the library.
     pub async fn connect(config: &Config, claimant: &str) -> Result<Sink, SinkError> {
         let url = redact(&config.redis);
-        let client =
-            Client::open(config.redis.as_str()).map_err(|source| SinkError::Url { url: url.clone(), source })?;
-        let options = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(CONNECT_TIMEOUT))
-            .set_response_timeout(Some(RESPONSE_TIMEOUT));
-        let connection = client.get_multiplexed_async_connection_with_config(&options).await.map_err(|source| {
-            if is_authentication(&source) {
-                SinkError::Authentication { url: url.clone(), source }
-            } else {
-                SinkError::Redis(source)
-            }
-        })?;
+        let connection = connect::connect(&config.redis, CONNECT_TIMEOUT, RESPONSE_TIMEOUT).await?;
         let sink =
             Sink { connection, url, state_key: format!("{{{}}}:w", config.namespace), claimant: claimant.to_string() };
         sink.see_to_library().await?;
         Ok(sink)
+    }
+
+    /// The connection that waits for replicas, if the configuration wants any.
+    pub async fn replicas(&self, config: &Config) -> Result<Option<Replicas>, SinkError> {
+        Replicas::connect(config, &self.claimant, &self.connection).await
     }
 
     async fn see_to_library(&self) -> Result<(), SinkError> {
@@ -175,6 +212,7 @@ impl Sink {
             library::LibraryError::Redis(source) if is_authentication(&source) => {
                 SinkError::Authentication { url, source }
             }
+            library::LibraryError::Redis(source) if source.code() == Some("READONLY") => SinkError::Replica { url },
             library::LibraryError::Redis(source) => SinkError::Redis(source),
         }
     }

@@ -67,7 +67,7 @@ pub fn state(reply: Value) -> Result<State, SinkError> {
     Ok(state)
 }
 
-pub(super) fn text(value: Value) -> Option<String> {
+pub(crate) fn text(value: Value) -> Option<String> {
     match value {
         Value::BulkString(bytes) => String::from_utf8(bytes).ok(),
         Value::SimpleString(text) => Some(text),
@@ -78,7 +78,7 @@ pub(super) fn text(value: Value) -> Option<String> {
     }
 }
 
-pub(super) fn array(value: Value) -> Result<Vec<Value>, SinkError> {
+pub(crate) fn array(value: Value) -> Result<Vec<Value>, SinkError> {
     match value {
         Value::Array(items) => Ok(items),
         Value::Map(pairs) => Ok(pairs.into_iter().flat_map(|(k, v)| [k, v]).collect()),

@@ -5,8 +5,10 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use rustls::pki_types::ServerName;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpSocket, TcpStream, UnixStream, lookup_host};
 use tokio_rustls::TlsConnector;
@@ -75,8 +77,7 @@ async fn tcp(options: &ConnectOptions, name: &str) -> io::Result<TcpStream> {
     for address in addresses {
         let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() };
         let connected = match socket {
-            // A peer that vanished without a word is found out even while nothing is to be sent.
-            Ok(socket) => match socket.set_keepalive(true) {
+            Ok(socket) => match notice_death(&socket) {
                 Ok(()) => socket.connect(address).await,
                 Err(error) => Err(error),
             },
@@ -88,6 +89,17 @@ async fn tcp(options: &ConnectOptions, name: &str) -> io::Result<TcpStream> {
         }
     }
     Err(failure)
+}
+
+/// A peer that vanished without a word is found out in some seconds, whether anything is being sent or not. A server that is only silent,
+/// because it decodes or is stopped, still acknowledges.
+fn notice_death(socket: &TcpSocket) -> io::Result<()> {
+    let socket = SockRef::from(socket);
+    let probes = TcpKeepalive::new().with_time(Duration::from_secs(2)).with_interval(Duration::from_secs(1));
+    socket.set_tcp_keepalive(&probes.with_retries(2))?;
+    #[cfg(target_os = "linux")]
+    socket.set_tcp_user_timeout(Some(Duration::from_secs(4)))?;
+    Ok(())
 }
 
 macro_rules! delegate {

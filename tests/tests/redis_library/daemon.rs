@@ -56,6 +56,7 @@ fn former_claimants_are_fenced() {
     for (function, args) in [
         ("cachetag_apply", vec!["daemon", &at, &next, &next, "1", "0", "product:1"]),
         ("cachetag_advance", vec!["daemon", &at, &next, &at, "1"]),
+        ("cachetag_mark", vec!["daemon"]),
         ("cachetag_reset", vec!["daemon", "source", "100", "0"]),
     ] {
         assert_eq!(c.daemon(function, &args).unwrap().texts(), ["fenced", "second"], "{function}");
@@ -63,6 +64,21 @@ fn former_claimants_are_fenced() {
     assert_eq!(c.con.digest(), before);
     let reply = c.daemon("cachetag_apply", &["second", &at, &next]).unwrap();
     assert_eq!(reply.list()[0].text(), "applied");
+}
+
+/// WAIT needs a write to wait for; this one leaves everything that counts as it is.
+#[test]
+fn a_mark_writes_and_changes_nothing_that_counts() {
+    let mut c = Cache::open();
+    let state = |c: &mut Cache| {
+        let fields = c.con.ok(&["HGETALL", "{ct}:w"]).texts();
+        fields.chunks(2).filter(|f| f[0] != "marked").map(|f| f.to_vec()).collect::<Vec<_>>()
+    };
+    let before = state(&mut c);
+    let reply = c.daemon("cachetag_mark", &["daemon"]).unwrap();
+    assert_eq!(reply.list()[0].text(), "applied");
+    assert_eq!(state(&mut c), before);
+    assert!(c.w("marked").is_some());
 }
 
 #[test]
@@ -88,6 +104,7 @@ fn a_call_that_continues_from_elsewhere_is_refused() {
     c.con.ok(&["FLUSHALL"]);
     let at = c.v(100);
     assert_eq!(c.daemon("cachetag_apply", &["daemon", &at, &at]).unwrap().texts(), ["discontinuity", ""]);
+    assert_eq!(c.daemon("cachetag_mark", &["daemon"]).unwrap().texts(), ["discontinuity", ""]);
     assert_eq!(c.daemon("cachetag_advance", &["daemon", &at, &at, "", ""]).unwrap().texts(), ["discontinuity", ""]);
     assert_eq!(
         c.daemon("cachetag_reset", &["daemon", "source", "1", "0"]).unwrap().texts(),

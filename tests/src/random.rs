@@ -28,6 +28,11 @@ impl Random {
         (self.next() % end as u64) as usize
     }
 
+    /// A time from none at all to `most`.
+    pub fn up_to(&mut self, most: std::time::Duration) -> std::time::Duration {
+        std::time::Duration::from_micros(self.below(most.as_micros() as usize + 1) as u64)
+    }
+
     /// True this often in a hundred.
     pub fn percent(&mut self, percent: usize) -> bool {
         self.below(100) < percent

@@ -1,14 +1,10 @@
-//! Random tables, rules and dependencies, and the queries whose results are cached.
+//! A random table: its columns, its rules and tags, and the statements that change it.
 
 use cachetag_core::Tag;
 
-use super::history::RowState;
-use super::random::Random;
-
-/// Keys of every table.
-pub const KEYS: usize = 20;
-/// Groups of every table.
-pub const GROUPS: usize = 6;
+use super::history::{RowState, Selection};
+use super::schema::{GROUPS, KEYS};
+use crate::random::Random;
 
 /// Types of the columns that tags are made of.
 #[derive(Debug, Clone, Copy)]
@@ -46,8 +42,10 @@ impl Type {
     }
 }
 
+/// What kind of table it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Shape {
+pub enum Shape {
+    /// A primary key of one column.
     Ordinary,
     /// Two key columns.
     Composite,
@@ -65,7 +63,8 @@ enum Shape {
 pub struct Table {
     /// Its name and the family of its rows' tags.
     pub name: String,
-    shape: Shape,
+    /// What kind of table it is.
+    pub shape: Shape,
     key: Type,
     group: Type,
     full: bool,
@@ -75,6 +74,8 @@ pub struct Table {
     constant: bool,
     /// The rules name the columns that matter.
     columns: bool,
+    /// What its rules invalidate may still be served as stale.
+    soft: bool,
 }
 
 /// What of a table is in a result.
@@ -90,36 +91,9 @@ pub enum Part {
     Whole,
 }
 
-/// A query whose result is cached.
-#[derive(Debug)]
-pub struct Object {
-    /// The cache key.
-    pub key: String,
-    /// What it reads: number of the table, and the part.
-    pub sources: Vec<(usize, Part)>,
-    /// The tags that a filler knows beforehand.
-    pub tags: Vec<String>,
-    /// One row: the value.
-    pub query: String,
-    /// One row: the value, and the tags that the extension computes, between line feeds; empty if the result is.
-    pub tagged_query: Option<String>,
-}
-
-/// Everything random that does not change during the run.
-#[derive(Debug)]
-pub struct Schema {
-    /// The tables.
-    pub tables: Vec<Table>,
-    /// What is cached.
-    pub objects: Vec<Object>,
-    /// What to run once.
-    pub sql: String,
-    /// Every tag that can occur.
-    pub tags: Vec<String>,
-}
-
 impl Table {
-    fn random(number: usize, shape: Shape, random: &mut Random) -> Table {
+    /// A table with random columns and rules.
+    pub fn random(number: usize, shape: Shape, random: &mut Random) -> Table {
         Table {
             name: format!("t{number}"),
             shape,
@@ -129,6 +103,7 @@ impl Table {
             special: (0..KEYS).filter(|_| random.percent(40)).chain([0]).collect(),
             constant: random.percent(50),
             columns: random.percent(50),
+            soft: random.percent(20),
         }
     }
 
@@ -151,7 +126,8 @@ impl Table {
         }
     }
 
-    fn create(&self) -> String {
+    /// Creates it.
+    pub fn create(&self) -> String {
         let Table { name, key, group, .. } = self;
         let keys = match self.shape {
             Shape::Composite => format!("k1 int, k2 {}", key.name()),
@@ -167,7 +143,8 @@ impl Table {
             Shape::ByKey => " PARTITION BY HASH (k)",
             _ => "",
         };
-        let columns = format!("{keys}, ki int, g {} NOT NULL, gi int, v bigint, w int DEFAULT 0{unique}", group.name());
+        let columns =
+            format!("{keys}, ki int, g {} NOT NULL, gi int, v bigint, w int DEFAULT 0, f text{unique}", group.name());
         let mut sql = format!("CREATE TABLE {name} ({columns}){partition};\n");
         for part in 0..3 {
             let bounds = match self.shape {
@@ -180,11 +157,13 @@ impl Table {
         sql
     }
 
-    fn track(&self) -> String {
+    /// Makes its rules, or makes them anew.
+    pub fn track(&self) -> String {
         let Table { name, .. } = self;
         let row = if self.shape == Shape::Composite { "{k1}:{k2}" } else { "{k}" };
         let identity = if self.full { "full" } else { "family" };
         let columns = if self.columns { "columns => '{ki,gi,v}', " } else { "" };
+        let soft = if self.soft { "soft => true, " } else { "" };
         let constant = if self.constant { format!(", '{name}all'") } else { String::new() };
         let column = if self.shape == Shape::Composite { "ki" } else { "k" };
         let literal = |key: &usize| match self.shape {
@@ -194,12 +173,13 @@ impl Table {
         let special: Vec<String> = self.special.iter().map(literal).collect();
         let predicate = format!("{column} IN ({})", special.join(", ")).replace('\'', "''");
         format!(
-            "SELECT cachetag.track('{name}', ARRAY['{name}:{row}', '{name}g:{{g}}'{constant}], {columns}identity => '{identity}');
-             SELECT cachetag.track('{name}', ARRAY['{name}p:{{g}}'], {columns}predicate => '{predicate}', identity => '{identity}');\n"
+            "SELECT cachetag.track('{name}', ARRAY['{name}:{row}', '{name}g:{{g}}'{constant}], {columns}{soft}identity => '{identity}');
+             SELECT cachetag.track('{name}', ARRAY['{name}p:{{g}}'], {columns}{soft}predicate => '{predicate}', identity => '{identity}');\n"
         )
     }
 
-    fn tag(&self, part: Part) -> String {
+    /// The tag of a part.
+    pub fn tag(&self, part: Part) -> String {
         let tag = |suffix: &str, parts: &[String]| {
             let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
             Tag::new(&format!("{}{suffix}", self.name), &parts).expect("a short tag").to_string()
@@ -214,7 +194,8 @@ impl Table {
     }
 
     /// The condition of a part.
-    fn condition(&self, part: Part) -> String {
+    /// Makes a query of the whole table one of a part.
+    pub fn condition(&self, part: Part) -> String {
         match part {
             Part::Row(key) => format!("ki = {key}"),
             Part::Group(group) => format!("gi = {group}"),
@@ -226,24 +207,52 @@ impl Table {
         }
     }
 
-    /// Whether a row is in the part.
-    pub fn belongs(&self, part: Part, key: usize, state: &RowState) -> bool {
-        match part {
-            Part::Row(wanted) => key == wanted,
-            Part::Group(group) => state.group == group,
-            Part::Special(group) => state.group == group && self.special.contains(&key),
-            Part::Whole => true,
-        }
+    /// The rows of a part.
+    pub fn selection(&self, part: Part) -> Rows<'_> {
+        Rows { table: self, part }
     }
 
     // Changes
 
-    /// Inserts a row.
-    pub fn insert(&self, key: usize, state: RowState) -> String {
+    /// Inserts a row that is not there, in one of the ways to do so.
+    pub fn insert(&self, key: usize, state: RowState, random: &mut Random) -> Statement {
         let RowState { group, version } = state;
-        let (names, literals) = (self.key_names(), self.key_literals(key));
+        let (name, names, literals) = (&self.name, self.key_names(), self.key_literals(key));
         let g = self.group.literal(group);
-        format!("INSERT INTO {} ({names}, ki, g, gi, v) VALUES ({literals}, {key}, {g}, {group}, {version})", self.name)
+        let columns = format!("{names}, ki, g, gi, v");
+        let values = format!("{literals}, {key}, {g}, {group}, {version}");
+        let unique = matches!(self.shape, Shape::Ordinary | Shape::Composite | Shape::ByKey);
+        match random.below(10) {
+            0 => Statement::Copy {
+                sql: format!("COPY {name} ({columns}) FROM STDIN"),
+                line: format!(
+                    "{}\t{key}\t{}\t{group}\t{version}\n",
+                    self.key_texts(key).join("\t"),
+                    self.group.text(group)
+                ),
+            },
+            1 | 2 if unique => Statement::Sql(format!(
+                "INSERT INTO {name} ({columns}) VALUES ({values}) ON CONFLICT ({names}) DO UPDATE SET v = EXCLUDED.v"
+            )),
+            _ => Statement::Sql(format!("INSERT INTO {name} ({columns}) VALUES ({values})")),
+        }
+    }
+
+    /// Gives a row that is there another state, as an insertion that finds it or by MERGE.
+    pub fn merge(&self, key: usize, state: RowState, random: &mut Random) -> String {
+        let RowState { group, version } = state;
+        let (name, names, literals) = (&self.name, self.key_names(), self.key_literals(key));
+        let g = self.group.literal(group);
+        if matches!(self.shape, Shape::Ordinary | Shape::Composite | Shape::ByKey) && random.percent(50) {
+            return format!(
+                "INSERT INTO {name} ({names}, ki, g, gi, v) VALUES ({literals}, {key}, {g}, {group}, {version})
+                 ON CONFLICT ({names}) DO UPDATE SET g = EXCLUDED.g, gi = EXCLUDED.gi, v = EXCLUDED.v"
+            );
+        }
+        format!(
+            "MERGE INTO {name} t USING (VALUES ({key})) AS s(ki) ON t.ki = s.ki
+             WHEN MATCHED THEN UPDATE SET g = {g}, gi = {group}, v = {version}"
+        )
     }
 
     /// Gives a row a state, and perhaps another key.
@@ -270,6 +279,16 @@ impl Table {
         format!("UPDATE {} SET w = w + 1 WHERE ki = {key}", self.name)
     }
 
+    /// Changes what no cached value shows, of many rows, and much of it: the transaction is streamed before it ends.
+    pub fn bulk(&self, keys: &[usize]) -> String {
+        let keys: Vec<String> = keys.iter().map(usize::to_string).collect();
+        format!(
+            "UPDATE {} SET w = w + 1, f = repeat(md5(random()::text), 600) WHERE ki IN ({})",
+            self.name,
+            keys.join(",")
+        )
+    }
+
     /// Deletes a row.
     pub fn delete(&self, key: usize) -> String {
         format!("DELETE FROM {} WHERE ki = {key}", self.name)
@@ -284,82 +303,75 @@ impl Table {
     }
 }
 
-impl Schema {
-    /// A schema.
-    pub fn random(random: &mut Random) -> Schema {
-        let shapes = [Shape::Ordinary, Shape::Composite, Shape::Keyless, Shape::ByGroup, Shape::ByKey, Shape::Ordinary];
-        let tables: Vec<Table> =
-            shapes.iter().enumerate().map(|(number, shape)| Table::random(number, *shape, random)).collect();
-        let mut sql: String = tables.iter().map(|table| table.create() + &table.track()).collect();
-        let mut objects = Vec::new();
-        for (number, table) in tables.iter().enumerate() {
-            let rows = (0..KEYS).map(Part::Row);
-            let groups = (0..GROUPS).map(Part::Group);
-            let special = (0..GROUPS).map(Part::Special);
-            for part in rows.chain(groups).chain(special).chain([Part::Whole]) {
-                let key = format!("o{}", objects.len());
-                objects.push(Object::new(key, &tables, vec![(number, part)], vec![table.tag(part)]));
-            }
-        }
-        for number in 0..16 {
-            let sources: Vec<(usize, Part)> = (0..1 + random.below(3))
-                .map(|_| {
-                    let part = match random.below(5) {
-                        0 | 1 => Part::Row(random.below(KEYS)),
-                        2 => Part::Group(random.below(GROUPS)),
-                        3 => Part::Special(random.below(GROUPS)),
-                        _ => Part::Whole,
-                    };
-                    (random.below(tables.len()), part)
-                })
-                .collect();
-            let tag = format!("dep:{number}");
-            for (index, (table, part)) in sources.iter().enumerate() {
-                let mut parent = tables[*table].tag(*part);
-                for step in 0..random.below(3) {
-                    let middle = format!("middle:{number}:{index}:{step}");
-                    sql += &depend(&middle, &parent);
-                    parent = middle;
-                }
-                sql += &depend(&tag, &parent);
-            }
-            if random.percent(30) {
-                // A cycle does no harm.
-                sql += &depend(&format!("middle:{number}:0:0"), &tag);
-            }
-            let key = format!("o{}", objects.len());
-            objects.push(Object::new(key, &tables, sources, vec![tag]));
-        }
-        let mut tags: Vec<String> = objects.iter().flat_map(|object| object.tags.clone()).collect();
-        tags.sort_unstable();
-        tags.dedup();
-        Schema { tables, objects, sql, tags }
+impl Table {
+    /// Asks for the state of a row: `group/version`.
+    pub fn state_of(&self, key: usize) -> String {
+        format!("SELECT gi || '/' || v FROM {} WHERE ki = {key}", self.name)
     }
-}
 
-fn depend(child: &str, parent: &str) -> String {
-    format!("SELECT cachetag.depend('{child}', '{}');\n", parent.replace('\'', "''"))
-}
+    /// Asks for all rows: `key/group/version,…`.
+    pub fn all_states(&self) -> String {
+        format!("SELECT coalesce(string_agg(ki || '/' || gi || '/' || v, ',' ORDER BY ki), '') FROM {}", self.name)
+    }
 
-impl Object {
-    fn new(key: String, tables: &[Table], sources: Vec<(usize, Part)>, tags: Vec<String>) -> Object {
-        const VALUE: &str = "coalesce(string_agg(ki || '/' || gi || '/' || v, ',' ORDER BY ki), '')";
-        let subqueries: Vec<String> = sources
-            .iter()
-            .map(|(table, part)| {
-                let table = &tables[*table];
-                format!("(SELECT {VALUE} FROM {} WHERE {})", table.name, table.condition(*part))
-            })
-            .collect();
-        let tagged_query = match sources[..] {
-            [(table, part @ (Part::Row(_) | Part::Group(_)))] => {
-                let (name, condition) = (&tables[table].name, tables[table].condition(part));
-                Some(format!(
-                    "SELECT {VALUE}, array_to_string(cachetag.tag_agg(cachetag.tags_of('{name}', t)), E'\\n') FROM {name} t WHERE {condition}"
-                ))
-            }
-            _ => None,
+    /// Takes a partition away, and gives it back.
+    pub fn detach_attach(&self, part: usize) -> (String, String) {
+        let name = &self.name;
+        let bounds = format!("FOR VALUES IN ({}, {})", part * 2, part * 2 + 1);
+        (
+            format!("ALTER TABLE {name} DETACH PARTITION {name}_{part}"),
+            format!("ALTER TABLE {name} ATTACH PARTITION {name}_{part} {bounds}"),
+        )
+    }
+
+    /// Gives the table or a partition another replica identity, and the one it had.
+    pub fn other_identity(&self, part: usize) -> (String, String) {
+        let relation = match self.shape {
+            Shape::ByGroup | Shape::ByKey => format!("{}_{part}", self.name),
+            _ => self.name.clone(),
         };
-        Object { key, sources, tags, query: format!("SELECT {}", subqueries.join(" || '|' || ")), tagged_query }
+        let (full, default) = ("FULL", "DEFAULT");
+        let (other, own) = if self.full { (default, full) } else { (full, default) };
+        let statement = |identity| format!("ALTER TABLE {relation} REPLICA IDENTITY {identity}");
+        (statement(other), statement(own))
     }
+}
+
+/// The rows of a part of a table.
+#[derive(Debug, Clone, Copy)]
+pub struct Rows<'a> {
+    table: &'a Table,
+    part: Part,
+}
+
+impl Selection for Rows<'_> {
+    fn keys(&self) -> impl Iterator<Item = usize> {
+        match self.part {
+            Part::Row(key) => key..key + 1,
+            _ => 0..KEYS,
+        }
+    }
+
+    fn has(&self, key: usize, state: &RowState) -> bool {
+        match self.part {
+            Part::Row(wanted) => key == wanted,
+            Part::Group(group) => state.group == group,
+            Part::Special(group) => state.group == group && self.table.special.contains(&key),
+            Part::Whole => true,
+        }
+    }
+}
+
+/// How a change is made.
+#[derive(Debug)]
+pub enum Statement {
+    /// By a statement.
+    Sql(String),
+    /// By COPY.
+    Copy {
+        /// The statement.
+        sql: String,
+        /// What it reads.
+        line: String,
+    },
 }
