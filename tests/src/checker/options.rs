@@ -100,6 +100,7 @@ impl Profile {
                 log_loss: 10,
                 dawdling: 60,
                 dawdle: ms(30),
+                quiet: ms(200),
                 faults: &["daemon frozen", "postgres commits-held", "redis evicted-log"],
                 ..mixed
             },
