@@ -121,7 +121,7 @@ impl Profile {
             },
             Profile::Moves => Mix { moves: 80, ..mixed },
             Profile::Joins => {
-                Mix { ddl: ms(60), rules: 95, slow: 60, slowness: ms(60), faults: &["daemon frozen"], ..mixed }
+                Mix { ddl: ms(30), rules: 95, slow: 80, slowness: ms(400), faults: &["daemon frozen"], ..mixed }
             }
         }
     }
@@ -138,6 +138,8 @@ pub struct Options {
     pub seed: u64,
     /// The faults that happen.
     pub faults: Vec<Kind>,
+    /// The longest that most of them last; one of twenty lasts up to twenty times as long.
+    pub outage: Duration,
     /// Goes on until each of them has happened.
     pub every_fault: bool,
     /// The daemon's bound of staleness, and the largest that readers ask for.
@@ -168,6 +170,7 @@ impl Options {
             time: None,
             seed,
             faults: Kind::named(profile.mix().faults),
+            outage: Duration::from_millis(600),
             every_fault: false,
             max_lag: Duration::from_secs(2),
             profile,
