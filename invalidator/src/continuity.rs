@@ -4,6 +4,7 @@ use std::fmt;
 
 use cachetag_core::{Epoch, Lsn};
 
+use crate::broken;
 use crate::sink::State;
 
 /// The end of the stream that this daemon is about to read.
@@ -91,14 +92,18 @@ pub fn prove(state: &State, source: Source<'_>) -> Result<(Epoch, Lsn), Disconti
     }
     if let Some(last) = source.last_epoch
         && applied.epoch < last
+        && !broken::is(broken::Variant::ForeignEpoch)
     {
         return Err(Discontinuity::RedisIsOfAnOlderEpoch { found: applied.epoch, last });
     }
-    if applied.lsn < source.confirmed {
+    if applied.lsn < source.confirmed && !broken::is(broken::Variant::NoEpochAfterLoss) {
         return Err(Discontinuity::RedisIsOlder { applied: applied.lsn, confirmed: source.confirmed });
     }
     if applied.lsn > source.end {
         return Err(Discontinuity::ServerIsOlder { applied: applied.lsn, end: source.end });
+    }
+    if broken::is(broken::Variant::ReplayLowers) {
+        return Ok((applied.epoch, source.confirmed));
     }
     Ok((applied.epoch, applied.lsn))
 }

@@ -5,6 +5,7 @@
 
 pub mod audit;
 pub mod batch;
+pub mod broken;
 pub mod budget;
 pub mod config;
 pub mod continuity;

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use cachetag_invalidator::audit::{self, AuditArgs};
+use cachetag_invalidator::broken;
 use cachetag_invalidator::config::{Config, ConfigError, LogFormat, RunArgs};
 use cachetag_invalidator::dev::{self, DaemonTarget, DevArgs, stop_signal};
 use cachetag_invalidator::run;
@@ -10,9 +11,16 @@ use cachetag_invalidator::status::{self, CheckArgs, StatusArgs, Verdict};
 use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
+/// Says so when this program is one that is broken on purpose.
+const VERSION: &str = if broken::NOTICE.is_empty() {
+    env!("CARGO_PKG_VERSION")
+} else {
+    concat!(env!("CARGO_PKG_VERSION"), " BROKEN ON PURPOSE, for tests only")
+};
+
 /// Keeps caches in front of PostgreSQL honest: every commit becomes version bumps and tag invalidations in Redis.
 #[derive(Parser)]
-#[command(name = "cachetag", version, arg_required_else_help = true)]
+#[command(name = "cachetag", version = VERSION, arg_required_else_help = true)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -35,7 +43,8 @@ enum Command {
 /// What ends the program before its time.
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
-fn main() -> ExitCode {
+/// The program.
+pub fn main() -> ExitCode {
     // One thread: everything that the daemon does waits for a socket, and children are bound to the thread that starts them.
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,

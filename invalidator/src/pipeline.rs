@@ -12,6 +12,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, interval_at, sleep_unti
 use tracing::{debug, error, info, warn};
 
 use crate::batch::Batch;
+use crate::broken;
 use crate::budget::{Budget, Excess};
 use crate::config::Config;
 use crate::control::{Control, ControlError, Look, Slot, list};
@@ -593,6 +594,9 @@ impl Pipeline {
 
     /// What may be acknowledged: what Redis holds and, where replicas must hold it too, what they do.
     fn acknowledgeable(&self) -> Option<Lsn> {
+        if broken::never_acknowledges() {
+            return None;
+        }
         let lsn = self.watermark.acknowledge()?;
         Some(if self.replicas.is_some() { lsn.min(self.replicated) } else { lsn })
     }

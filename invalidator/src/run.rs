@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 use tracing::{error, info, warn};
 
+use crate::broken;
 use crate::config::Config;
 use crate::session::{self, Memory, SessionError};
 
@@ -28,6 +29,10 @@ pub async fn run(config: &Config, shutdown: impl Future<Output = ()>) -> Result<
     let mut memory = Memory::new(config);
     let mut back_off = FIRST_BACK_OFF;
     let mut was_open = false;
+    if !broken::NOTICE.is_empty() {
+        let variant = std::env::var(broken::VARIABLE).unwrap_or_else(|_| "nothing".into());
+        warn!(%variant, "this daemon is{}: {} takes a guard out", broken::NOTICE, broken::VARIABLE);
+    }
     info!(version = env!("CARGO_PKG_VERSION"), process, slot = config.slot, namespace = config.namespace, "starting");
     loop {
         let began = Instant::now();

@@ -24,15 +24,19 @@
 //! | `CACHETAG_REDIS_SERVER` | the Redis or Valkey server |
 
 pub mod bench;
+pub mod broken;
 mod cache;
 pub mod checker;
 mod daemon;
 pub mod fault;
+pub mod fuzz;
 mod load;
 pub mod memory;
+pub mod model;
 mod random;
 mod stack;
 mod template;
+mod variant;
 mod wait;
 
 pub use cache::{Cache, Explain, Get, GetOptions, Put, PutOptions, State};
@@ -41,4 +45,5 @@ pub use daemon::{Daemon, DaemonOptions, program};
 pub use load::Load;
 pub use random::Random;
 pub use stack::{DATABASE, Stack, StackOptions};
+pub use variant::Variant;
 pub use wait::{Lsn, eventually, lsn, lsn_of_version};

@@ -15,6 +15,7 @@ use super::row::{After, Before, OldRow, Row, Side};
 use super::rules::{Changes, CompiledRule, Widened};
 use super::streamed::Streams;
 use super::target::Target;
+use crate::broken;
 
 /// What one transaction may cost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -169,6 +170,7 @@ impl Mapper {
         if let Some(table) = target.metadata {
             return self.change_metadata(table, &target.relation, Some(old), Some(new));
         }
+        let old = if broken::is(broken::Variant::NoOldRow) { OldRow::Full(new) } else { old };
         let row = After::update(&target.relation, old, new);
         Ok(self.apply(&target, |rule, changes| rule.update(&row, changes)))
     }

@@ -4,8 +4,14 @@ use redis::aio::MultiplexedConnection;
 use redis::{RedisError, Value};
 
 use super::reply::{array, text};
+use crate::broken;
 
 const SOURCE: &str = include_str!("../../../redis/cachetag.lua");
+
+/// What is to be loaded.
+fn source() -> &'static str {
+    broken::library().unwrap_or(SOURCE)
+}
 
 /// Version of the library that this daemon brings; the same text stands in the library itself.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -36,7 +42,7 @@ pub(super) async fn see_to(mut connection: MultiplexedConnection) -> Result<(), 
         .query_async(&mut connection)
         .await?;
     if let Some(code) = library_code(listed) {
-        if code == SOURCE {
+        if code == source() {
             return Ok(());
         }
         let found = library_version(&code).unwrap_or_else(|| "0.0.0".into());
@@ -45,7 +51,7 @@ pub(super) async fn see_to(mut connection: MultiplexedConnection) -> Result<(), 
         }
         tracing::info!(%found, own = VERSION, "replacing the library in Redis");
     }
-    let _: Value = redis::cmd("FUNCTION").arg("LOAD").arg("REPLACE").arg(SOURCE).query_async(&mut connection).await?;
+    let _: Value = redis::cmd("FUNCTION").arg("LOAD").arg("REPLACE").arg(source()).query_async(&mut connection).await?;
     Ok(())
 }
 

@@ -13,6 +13,8 @@ use std::collections::VecDeque;
 
 use cachetag_core::Lsn;
 
+use crate::broken;
+
 pub use snapshot::{FullXid, Snapshot, SnapshotError};
 
 /// One look at PostgreSQL: what new snapshots see, and what was flushed by then.
@@ -170,7 +172,8 @@ impl Watermark {
         if !self.drained || self.is_held(applied) {
             return None;
         }
-        let visible = self.pending.front().map_or(self.received, |commit| commit.before);
+        let waits = |_: &&Pending| !broken::is(broken::Variant::WatermarkBeforeVisible);
+        let visible = self.pending.front().filter(waits).map_or(self.received, |commit| commit.before);
         Some(visible.min(applied))
     }
 

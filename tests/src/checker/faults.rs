@@ -284,6 +284,8 @@ impl<'a> Faults<'a> {
     async fn usurp(&mut self, random: &mut Random) {
         let claimant = self.field("claimant").await;
         self.stack.daemon().pause();
+        // What is committed now waits in its socket, and is applied late unless it is fenced.
+        tokio::time::sleep(random.up_to(ms(200))).await;
         self.terminate_walsender().await;
         let log = self.stack.folder().join("rival.log");
         let mut rival = self.stack.another_daemon(&log, self.daemon.clone());
