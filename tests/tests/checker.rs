@@ -57,6 +57,7 @@ async fn is_caught(variant: Variant, profile: Profile) {
         time: Some(PATIENCE),
         broken: Some(variant),
         faults: Vec::new(),
+        standby: false,
         ..Options::new(profile, seed())
     };
     let report = run(options).await;
