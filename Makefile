@@ -12,7 +12,7 @@ PG_FEATURE = pg$$($(PG_CONFIG) --version | sed 's/[^0-9]*\([0-9]*\).*/\1/')
 EXTENSION = --package cachetag --no-default-features --features $(PG_FEATURE)
 WITH_PG = PGRX_PG_CONFIG_PATH=$(PG_CONFIG_PATH)
 
-.PHONY: help demo test bench build install setup lint fmt clean
+.PHONY: help demo test bench checker build install setup lint fmt clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "make %-8s %s\n", $$1, $$2 }'
@@ -25,6 +25,9 @@ test: install ## all tests, on private servers
 
 bench: install ## the benchmarks, on private servers
 	cargo run --quiet --release --package cachetag-tests --bin bench -- $(ARGS)
+
+checker: install ## hurts the system in every way and bounds the rate of wrong hits (ARGS="--reads 100_000_000"; ARGS=--help)
+	cargo run --quiet --release --package cachetag-tests --bin checker -- $(ARGS)
 
 build: setup ## the daemon and the extension, optimised
 	@echo "building the daemon and the extension (some minutes the first time)"

@@ -53,6 +53,8 @@ CREATE FUNCTION cachetag._template_family(template text) RETURNS text
     LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'template_family_wrapper';
 CREATE FUNCTION cachetag._template_columns(template text) RETURNS text[]
     LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'template_columns_wrapper';
+CREATE FUNCTION cachetag._key_template_names(template text) RETURNS text[]
+    LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'key_template_names_wrapper';
 CREATE FUNCTION cachetag._template_renamed(template text, old text[], new text[]) RETURNS text
     LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'template_renamed_wrapper';
 CREATE FUNCTION cachetag._predicate_columns(predicate text) RETURNS text[]

@@ -2,7 +2,7 @@
 
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA cachetag FROM PUBLIC;
 
-GRANT SELECT ON cachetag.rule, cachetag.binding, cachetag.dependency, cachetag.rules TO PUBLIC;
+GRANT SELECT ON cachetag.rule, cachetag.binding, cachetag.dependency, cachetag.rules, cachetag.recipe, cachetag.recipes TO PUBLIC;
 -- pg_dump reads them; whoever dumps a database need not be a superuser.
 GRANT SELECT ON SEQUENCE cachetag.rule_id_seq, cachetag.dependency_id_seq TO PUBLIC;
 
@@ -34,3 +34,7 @@ GRANT EXECUTE ON FUNCTION
     cachetag._doctor_daemon(), cachetag._replica_identity(oid), cachetag._is_member(oid), cachetag._missing_members(), cachetag._catalog_tables(),
     cachetag._template_columns(text)
     TO PUBLIC;
+
+-- Whoever may register a recipe has the audit run a query of theirs with the rights of the audit's role. For a role that maintains recipes:
+--   GRANT EXECUTE ON FUNCTION cachetag.recipe(text, text, text), cachetag._store_recipe(text, text, text, text), cachetag.unrecipe(text) TO editor;
+GRANT EXECUTE ON FUNCTION cachetag._key_template_names(text), cachetag._recipe_statement(text, text) TO PUBLIC;

@@ -15,6 +15,7 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod key_template;
 pub mod message;
 pub mod predicate;
 pub mod settings;
@@ -27,6 +28,7 @@ mod properties;
 #[cfg(test)]
 mod vectors;
 
+pub use key_template::{KeyTemplate, KeyTemplateError, KeyTemplateReason};
 pub use message::{InvalidationMessage, MESSAGE_PREFIX, MessageError};
 pub use predicate::{BoundPredicate, Predicate, PredicateError, PredicateReason, Value};
 pub use settings::RENDER_SETTINGS;

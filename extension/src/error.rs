@@ -1,6 +1,6 @@
 //! What the functions of the extension refuse, and how PostgreSQL hears of it.
 
-use cachetag_core::{PredicateError, TagError, TemplateError, VersionError};
+use cachetag_core::{KeyTemplateError, PredicateError, TagError, TemplateError, VersionError};
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::{PgSqlErrorCode, function_name, spi};
 
@@ -11,6 +11,8 @@ pub enum Error {
     Tag(#[from] TagError),
     #[error(transparent)]
     Template(#[from] TemplateError),
+    #[error(transparent)]
+    KeyTemplate(#[from] KeyTemplateError),
     #[error(transparent)]
     Predicate(#[from] PredicateError),
     #[error("malformed token: {0}")]
@@ -41,7 +43,7 @@ impl Error {
         use PgSqlErrorCode::*;
         match self {
             Error::Tag(_) | Error::Token(_) => ERRCODE_INVALID_TEXT_REPRESENTATION,
-            Error::Template(_) | Error::Predicate(_) => ERRCODE_SYNTAX_ERROR,
+            Error::Template(_) | Error::KeyTemplate(_) | Error::Predicate(_) => ERRCODE_SYNTAX_ERROR,
             Error::NoSuchColumn { .. } | Error::RowColumn { .. } => ERRCODE_UNDEFINED_COLUMN,
             Error::PredicateType { .. } | Error::PredicateCollation { .. } => ERRCODE_FEATURE_NOT_SUPPORTED,
             Error::RowType { .. } => ERRCODE_DATATYPE_MISMATCH,
@@ -56,6 +58,9 @@ impl Error {
             Error::Tag(_) => "cachetag.tag(family, parts...) writes a tag as it has to be.".into(),
             Error::Template(_) => {
                 "A template is a tag with column names in braces, for example 'product:{id}' or 'products'.".into()
+            }
+            Error::KeyTemplate(_) => {
+                "A key template is a cache key with names in braces, for example 'page:product:{id}'.".into()
             }
             Error::Predicate(_) => "A predicate is comparisons of columns with literals joined by AND, for example \
                  'status IN (''new'', ''paid'') AND deleted_at IS NULL'."

@@ -1,6 +1,6 @@
 //! What the catalog's SQL asks about templates.
 
-use cachetag_core::{Predicate, Template};
+use cachetag_core::{KeyTemplate, Predicate, Template};
 use pgrx::prelude::*;
 
 use crate::error::{Error, Result};
@@ -15,6 +15,13 @@ fn template_family(template: &str) -> Result<String, pg_sys::panic::ErrorReport>
 #[pg_extern(sql = false)]
 fn template_columns(template: &str) -> Result<Vec<String>, pg_sys::panic::ErrorReport> {
     Ok(parse(template)?.columns().map(str::to_owned).collect())
+}
+
+/// The names in a key template, in the order of the parameters `$1`, `$2`, … that they are.
+#[pg_extern(sql = false)]
+fn key_template_names(template: &str) -> Result<Vec<String>, pg_sys::panic::ErrorReport> {
+    let template = KeyTemplate::parse(template).map_err(Error::from)?;
+    Ok(template.names().to_vec())
 }
 
 /// The template after columns were renamed, all at once.

@@ -3,6 +3,7 @@
 //! The way of a commit: [`source`] (replication connection, pgoutput) → [`mapping`] (rules, dependency graph) → [`batch`] → [`sink`]
 //! (Redis) → [`watermark`] and acknowledgement, driven by [`pipeline`]; [`session`] opens it, [`run`] keeps it open.
 
+pub mod audit;
 pub mod batch;
 pub mod broken;
 pub mod budget;

@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use cachetag_invalidator::audit::{self, AuditArgs};
 use cachetag_invalidator::broken;
 use cachetag_invalidator::config::{Config, ConfigError, LogFormat, RunArgs};
 use cachetag_invalidator::dev::{self, DaemonTarget, DevArgs, stop_signal};
@@ -35,6 +36,8 @@ enum Command {
     Check(Box<CheckArgs>),
     /// Start a private PostgreSQL and a private Redis in a folder with the daemon beside them, until told to stop
     Dev(Box<DevArgs>),
+    /// Compare entries of the live cache with the database, by the recipes registered there
+    Audit(Box<AuditArgs>),
 }
 
 /// What ends the program before its time.
@@ -55,6 +58,7 @@ pub fn main() -> ExitCode {
         Command::Dev(args) => runtime.block_on(run_dev(*args)).map(|()| ExitCode::SUCCESS),
         Command::Status(args) => return told(runtime.block_on(status::status(*args))),
         Command::Check(args) => return told(runtime.block_on(status::check(*args))),
+        Command::Audit(args) => return runtime.block_on(audit::main(*args)),
     };
     result.unwrap_or_else(|error| {
         eprintln!("cachetag: {error}");

@@ -10,6 +10,7 @@ ALTER TABLE p RENAME COLUMN id TO no;
 ALTER TABLE p RENAME COLUMN a TO b;
 ALTER TABLE p ALTER COLUMN b TYPE varchar(9);
 SELECT cachetag.depend('c', 'd', 'g'), cachetag.depend('c', ARRAY['e'], max_depth => 2), cachetag.depend('c', 'f', 3), cachetag.undepend('c', 'd'), cachetag.undepend('c');
+SELECT cachetag.recipe('k:{a}', 'SELECT $1'), cachetag.unrecipe('k:{a}');
 SELECT count(*) FROM cachetag.descendants('a');
 SELECT count(*) FROM cachetag.ancestors('a');
 SELECT cachetag.invalidate('a'), cachetag.invalidate_soft('a'), cachetag.covers('1767225600.00000000000000000001');

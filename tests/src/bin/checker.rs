@@ -28,6 +28,9 @@ struct Arguments {
     /// Which interleavings are made frequent
     #[arg(long, value_enum, default_value_t)]
     profile: Profile,
+    /// End with the first violation
+    #[arg(long)]
+    stop: bool,
     /// Plants a defect in the readers, and ends with the first violation
     #[arg(long, value_enum)]
     broken: Option<Variant>,
@@ -63,6 +66,7 @@ fn main() -> ExitCode {
         time: arguments.seconds.map(Duration::from_secs),
         max_lag: Duration::from_millis(arguments.max_lag),
         broken: arguments.broken,
+        stop_at_violation: arguments.stop,
         progress: true,
         ..Options::new(arguments.profile, seed)
     };

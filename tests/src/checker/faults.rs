@@ -90,7 +90,11 @@ impl Kind {
             Kind::Usual(Fault::Redis(fault)) => {
                 !matches!(fault, Asleep | Frozen | FunctionFlush | Paused | ScriptFlush | WritesPaused)
             }
-            Kind::Usual(Fault::Postgres(PostgresFault::Promotion | PostgresFault::PromotionLosingCommits)) => true,
+            // Another slot, or another server: Redis catches up with it in the next epoch.
+            Kind::Usual(Fault::Postgres(fault)) => {
+                use PostgresFault::{Promotion, PromotionLosingCommits, SlotDropped};
+                matches!(fault, Promotion | PromotionLosingCommits | SlotDropped)
+            }
             Kind::Usual(_) => false,
             Kind::Special(fault) => {
                 matches!(fault, Special::LostWhileHeld | Special::RedisRewound | Special::RedisRewoundToOldEpoch)

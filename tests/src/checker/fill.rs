@@ -19,7 +19,7 @@ use crate::{Cache, GetOptions, Put, PutOptions};
 /// Why a fill did not come to an answer.
 pub type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
-/// A put that failed because a server did is as good as none.
+/// Some entries expire while they are hot.
 const SHORT_TTL: Duration = Duration::from_millis(50);
 const TTL: Duration = Duration::from_secs(60);
 /// A filler that finds nothing to do looks again after this.

@@ -127,7 +127,7 @@ async fn tell(world: Rc<World>) {
         if world.clock.now() >= next {
             next += PROGRESS.as_nanos() as Moment;
             let report = world.report.borrow();
-            let seconds = world.clock.now() / 1_000_000_000;
+            let seconds = world.clock.now() / history::SECOND;
             let (checked, commits, faults) = (report.checked, report.commits(), report.fault_count());
             println!(
                 "{seconds} s: {checked} reads checked, {commits} commits, {faults} faults, {} violations",

@@ -100,6 +100,7 @@ impl Profile {
                 log_loss: 10,
                 dawdling: 60,
                 dawdle: ms(30),
+                quiet: ms(200),
                 faults: &["daemon frozen", "postgres commits-held", "redis evicted-log"],
                 ..mixed
             },
@@ -137,6 +138,8 @@ pub struct Options {
     pub seed: u64,
     /// The faults that happen.
     pub faults: Vec<Kind>,
+    /// Goes on until each of them has happened.
+    pub every_fault: bool,
     /// The daemon's bound of staleness, and the largest that readers ask for.
     pub max_lag: Duration,
     /// What it puts weight on.
@@ -165,6 +168,7 @@ impl Options {
             time: None,
             seed,
             faults: Kind::named(profile.mix().faults),
+            every_fault: false,
             max_lag: Duration::from_secs(2),
             profile,
             broken: None,

@@ -22,7 +22,7 @@ const NEW: usize = 25;
 /// After an error, before the next connection.
 const RETRY: Duration = Duration::from_millis(5);
 /// Redis tells the time in milliseconds: an age is up to this much more than it says.
-const CLOCK_STEP: Moment = 1_000_000;
+const CLOCK_STEP: Moment = SECOND / 1_000;
 /// Bounds of staleness that readers ask for, in thousandths of the largest.
 const MAX_LAGS: [u64; 6] = [5, 25, 125, 500, 1_000, 1_000];
 
@@ -108,14 +108,14 @@ impl Reader {
             *world.report.borrow_mut().states.entry(state).or_default() += 1;
             match state {
                 "hit" | "early" => {
-                    let from = before.saturating_sub(asked.max_lag_ms * 1_000_000 + CLOCK_STEP);
+                    let from = before.saturating_sub((asked.max_lag_ms + 1) * CLOCK_STEP);
                     self.check(asked, payload, Question { from, to: after, covers: applied });
                     self.hot.push(asked.object);
                     if !token.is_empty() && self.random.percent(2) {
                         token.clone_into(&mut self.session);
                     }
                 }
-                "miss" if asked.at_least.is_none() && !token.is_empty() => {
+                "miss" if !token.is_empty() => {
                     world.miss(Missed { object: asked.object, token: token.to_owned(), asked: after });
                 }
                 _ => {}
@@ -232,6 +232,3 @@ fn text(value: &Value) -> Option<&str> {
         _ => None,
     }
 }
-
-/// The unit of moments, so that nobody mistakes it.
-const _: () = assert!(SECOND == CLOCK_STEP * 1_000);

@@ -7,6 +7,7 @@ use redis::{Value, pipe};
 
 use super::commit::first;
 use super::report::Invariant;
+use super::trace;
 use super::world::World;
 use crate::{Cache, Lsn, lsn};
 
@@ -52,10 +53,12 @@ pub async fn run(world: Rc<World>) {
                 last = None;
                 continue;
             };
-            if let (true, Some(confirmed)) = (epochs.vouches(&look), first(&confirmed).map(lsn)) {
-                acknowledged(&world, &look, confirmed);
+            if epochs.vouch_for(&look) {
+                if let Some(confirmed) = first(&confirmed).map(lsn) {
+                    acknowledged(&world, &look, confirmed);
+                }
+                together(&world, &look);
             }
-            together(&world, &look);
             if let Some(last) = &last {
                 never_undone(&world, last, &look);
             }
@@ -94,12 +97,13 @@ async fn look(world: &World, cache: &mut Cache, generation: u64) -> redis::Redis
 struct Epochs {
     generation: u64,
     highest: String,
-    /// After Redis has gone back, what it holds counts from the first epoch on that nobody had seen before.
+    /// After Redis has gone back, what it holds counts from the first epoch on that nobody had seen before: a filler may have come with a token from
+    /// before, ahead of what Redis has applied.
     void: String,
 }
 
 impl Epochs {
-    fn vouches(&mut self, look: &Look) -> bool {
+    fn vouch_for(&mut self, look: &Look) -> bool {
         if look.generation != self.generation {
             self.generation = look.generation;
             self.void.clone_from(&self.highest);
@@ -117,7 +121,11 @@ fn acknowledged(world: &World, look: &Look, confirmed: Lsn) {
     report.looked_at(Invariant::Acknowledged);
     if crate::lsn_of_version(&look.applied) < confirmed {
         report.violation(Invariant::Acknowledged, || {
-            format!("the slot has confirmed {confirmed}, Redis has applied {} when asked later", look.applied)
+            let applied = &look.applied;
+            trace::lately(
+                world,
+                format!("the slot has confirmed {confirmed}, Redis has applied {applied} when asked later"),
+            )
         });
     }
 }
@@ -131,7 +139,7 @@ fn together(world: &World, look: &Look) {
         let ahead = |version: &str| version[..10] == look.epoch && *version > *look.applied;
         if version.split(' ').any(ahead) {
             report.violation(Invariant::Together, || {
-                format!("{name} has version {version} while {} is applied", look.applied)
+                trace::lately(world, format!("{name} has version {version} while {} is applied", look.applied))
             });
         }
     }
@@ -158,13 +166,15 @@ fn never_undone(world: &World, last: &Look, look: &Look) {
         if now[..31] < *hard || soft.is_some_and(|soft| soft_now < soft) {
             let applied = &look.applied;
             report.violation(Invariant::NeverUndone, || {
-                format!("{name} fell from {before} to {now}; applied: {applied}")
+                trace::lately(world, format!("{name} fell from {before} to {now}; applied: {applied}"))
             });
         }
     }
     if look.applied < last.applied || look.watermark < last.watermark {
         let state = |look: &Look| format!("applied {} watermark {:?}", look.applied, look.watermark);
-        report.violation(Invariant::NeverUndone, || format!("the state fell: {} → {}", state(last), state(look)));
+        report.violation(Invariant::NeverUndone, || {
+            trace::lately(world, format!("the state fell: {} → {}", state(last), state(look)))
+        });
     }
 }
 

@@ -15,13 +15,18 @@ const POLL: Duration = Duration::from_millis(20);
 /// Hurts the system until the run is done, mends it and ends the run.
 pub async fn run(world: &World, stack: &mut Stack, daemon: &DaemonOptions, random: &mut Random) {
     let mut faults = Faults::new(world, stack, daemon);
+    // Every kind has its turn before one comes again.
+    let mut deck = Vec::new();
     while !world.is_done() {
         quiet(world, random.up_to(world.mix.quiet)).await;
         if world.options.faults.is_empty() || world.is_done() {
             tokio::time::sleep(POLL).await;
             continue;
         }
-        let kind = *random.pick(&world.options.faults);
+        if deck.is_empty() {
+            deck.clone_from(&world.options.faults);
+        }
+        let kind = deck.swap_remove(random.below(deck.len()));
         let from = world.clock.now();
         world.incidents.borrow_mut().push(Incident { kind, from, to: Moment::MAX });
         faults.happen(kind, random).await;

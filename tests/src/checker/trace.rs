@@ -1,13 +1,15 @@
 //! The shortest history that shows a violation: the fill, the commits that the value lacks, what was broken meanwhile, and the hit.
 
-use std::fmt::Write;
 use std::time::Duration;
 
-use super::history::{Moment, Period, UNKNOWN};
+use super::history::{Moment, Period, SECOND, UNKNOWN};
 use super::judge::{Finding, Question};
 use super::report::Invariant;
 use super::world::World;
 use crate::Lsn;
+
+/// What was broken longer ago than this has nothing to do with what the sampler sees.
+const LATELY: Moment = 10 * SECOND;
 
 /// A fill, for the history.
 #[derive(Debug, Clone)]
@@ -113,14 +115,7 @@ pub fn history(world: &World, hit: &Hit, finding: Finding) -> String {
             events.push((returned, format!("COMMIT of {} has returned; it ends at {} or before", next.xid, next.lsn)));
         }
     }
-    for incident in
-        world.incidents.borrow().iter().filter(|incident| incident.to >= since && incident.from <= hit.question.to)
-    {
-        events.push((incident.from, format!("fault: {}", incident.kind)));
-        if incident.to != Moment::MAX {
-            events.push((incident.to, format!("it ends: {}", incident.kind)));
-        }
-    }
+    events.extend(incidents(world, since, hit.question.to));
     let presented = hit.at_least.map(|(position, _)| format!(", covering {position}")).unwrap_or_default();
     let call = format!(
         "reader {} asks with MAXLAG {} ms{presented}; applied: {}",
@@ -130,18 +125,38 @@ pub fn history(world: &World, hit: &Hit, finding: Finding) -> String {
     );
     events.push((asked, call));
     events.push((hit.question.to, format!("the answer: hit, `{}`", hit.value)));
-    events.sort_by_key(|(at, _)| *at);
 
     let said = match finding {
         Finding::Untrue => "was true at no moment in question",
         _ => "lacks a commit that it must hold",
     };
     let (key, sources, tags) = (&object.key, &object.sources, &object.tags);
-    let mut text = format!("{key} ({sources:?}, tags {tags:?}) {said}");
-    for (at, event) in events {
-        let _ = write!(text, "\n  {} {event}", ms(at));
+    in_order(format!("{key} ({sources:?}, tags {tags:?}) {said}"), events)
+}
+
+/// What was broken in the last seconds, after a sentence.
+pub fn lately(world: &World, said: String) -> String {
+    let now = world.clock.now();
+    let mut events = incidents(world, now.saturating_sub(LATELY), now);
+    events.push((now, "this is seen".to_owned()));
+    in_order(said, events)
+}
+
+fn in_order(said: String, mut events: Vec<(Moment, String)>) -> String {
+    events.sort_by_key(|(at, _)| *at);
+    events.iter().fold(said, |text, (at, event)| format!("{text}\n  {} {event}", ms(*at)))
+}
+
+/// The faults of a time.
+fn incidents(world: &World, from: Moment, to: Moment) -> Vec<(Moment, String)> {
+    let mut events = Vec::new();
+    for incident in world.incidents.borrow().iter().filter(|incident| incident.to >= from && incident.from <= to) {
+        events.push((incident.from, format!("fault: {}", incident.kind)));
+        if incident.to <= to {
+            events.push((incident.to, format!("it ends: {}", incident.kind)));
+        }
     }
-    text
+    events
 }
 
 /// The fill that stored the value.

@@ -148,7 +148,10 @@ impl World {
     /// Whether there is no more to do; looked at between faults.
     pub fn is_done(&self) -> bool {
         let late = |time: Duration| self.clock.now() >= time.as_nanos() as Moment;
-        self.has_found() || self.report.borrow().checked >= self.options.reads || self.options.time.is_some_and(late)
+        let report = self.report.borrow();
+        let enough = report.checked >= self.options.reads
+            && (!self.options.every_fault || report.fault_count() >= self.options.faults.len() as u64);
+        enough || self.has_found() || self.options.time.is_some_and(late)
     }
 
     /// All faults are mended: the connections end.
