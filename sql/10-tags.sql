@@ -66,7 +66,7 @@ CREATE FUNCTION cachetag._predicate_canonical(rel oid, predicate text) RETURNS t
 
 -- The columns whose values a rule looks at, each once.
 CREATE FUNCTION cachetag._used_columns(template text, columns text[], predicate text) RETURNS text[]
-    LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
     SELECT coalesce(array_agg(DISTINCT u.name ORDER BY u.name), '{}')
       FROM unnest(cachetag._template_columns(template) || columns || cachetag._predicate_columns(predicate)) AS u(name)
 $$;

@@ -99,6 +99,17 @@ BEGIN
     RETURN done;
 END $$;
 
+-- Makes the publication again for rules that have lost it, in the transaction that took it away: no change can fall in between.
+CREATE FUNCTION cachetag._replace_publication() RETURNS void
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    PERFORM cachetag._repair_publication();
+    PERFORM cachetag._publish(m.relation) FROM (SELECT DISTINCT relation FROM cachetag._missing_members() ORDER BY 1) AS m;
+    RAISE WARNING 'there is a publication cachetag again'
+        USING DETAIL = 'Without it, changes would not reach the caches.',
+              HINT = 'DROP EXTENSION cachetag takes it away; cachetag.untrack(...) takes a table out.';
+END $$;
+
 -- Takes tables out that no rule needs any more.
 CREATE FUNCTION cachetag._unpublish(rels oid[]) RETURNS void
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$

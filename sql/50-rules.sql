@@ -1,4 +1,6 @@
 -- track and untrack: which tags the rows of a table stand for.
+-- jit = off, here and in whatever else DDL and people call: to the planner, functions within functions look expensive, and each would be compiled anew
+-- at every call.
 
 CREATE FUNCTION cachetag._caller() RETURNS oid
     LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'caller_wrapper';
@@ -57,7 +59,7 @@ END $$;
 
 -- The operations, each once, in one order; NULL stands for all of them.
 CREATE FUNCTION cachetag._operations(operations text[]) RETURNS text[]
-    LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     known CONSTANT text[] := '{insert,update,delete,truncate}';
     given text[] := (SELECT array_agg(lower(trim(o))) FROM unnest(operations) AS u(o));
@@ -74,15 +76,38 @@ BEGIN
     RETURN (SELECT array_agg(o ORDER BY place) FROM unnest(known) WITH ORDINALITY AS u(o, place) WHERE o = ANY (given));
 END $$;
 
--- Why a rule cannot see what it looks at, or NULL: columns that are missing or not in the log.
+-- A type and the types that its values are made of: elements, what is below a domain, attributes, bounds.
+CREATE FUNCTION cachetag._made_of(type oid) RETURNS SETOF oid
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    WITH RECURSIVE made_of(type) AS (
+        SELECT _made_of.type
+      UNION
+        SELECT p.type FROM made_of m JOIN pg_type t ON t.oid = m.type,
+               LATERAL (SELECT t.typelem UNION ALL SELECT t.typbasetype
+                        UNION ALL SELECT r.rngsubtype FROM pg_range r WHERE t.oid IN (r.rngtypid, r.rngmultitypid)
+                        UNION ALL SELECT a.atttypid FROM pg_attribute a WHERE a.attrelid = t.typrelid AND a.attnum > 0 AND NOT a.attisdropped) AS p(type)
+         WHERE p.type <> 0)
+    SELECT m.type FROM made_of m
+$$;
+
+-- Is the text of its values the name of something else? A rename changes it, of which the rows and the log know nothing.
+CREATE FUNCTION cachetag._is_name(type oid) RETURNS boolean
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT EXISTS (SELECT FROM cachetag._made_of(type) AS m(type)
+                    WHERE m.type = ANY ('{regclass,regcollation,regconfig,regdictionary,regnamespace,regoper,regoperator,regproc,regprocedure,regrole,regtype,aclitem}'::regtype[]))
+$$;
+
+-- Why a rule cannot see what it looks at, or NULL: columns that are missing, not in the log, or not the same for long.
 CREATE FUNCTION cachetag._hidden_columns(rel oid, names text[]) RETURNS text
     LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT string_agg(CASE WHEN a.attnum IS NULL THEN format('column "%s" does not exist', u.name)
                            WHEN a.attnum < 0 THEN format('column "%s" is a system column: its value is not in the log', u.name)
-                           ELSE format('column "%s" is generated: its value is not in the log', u.name) END, '; ' ORDER BY u.place)
+                           WHEN a.attgenerated <> '' THEN format('column "%s" is generated: its value is not in the log', u.name)
+                           ELSE format('column "%s" is of type %s: its text changes when what it names is renamed', u.name, format_type(a.atttypid, NULL)) END,
+                      '; ' ORDER BY u.place)
       FROM unnest(names) WITH ORDINALITY AS u(name, place)
       LEFT JOIN pg_attribute a ON a.attrelid = rel AND a.attname = u.name AND NOT a.attisdropped
-     WHERE a.attnum IS NULL OR a.attnum < 0 OR a.attgenerated <> ''
+     WHERE a.attnum IS NULL OR a.attnum < 0 OR a.attgenerated <> '' OR cachetag._is_name(a.atttypid)
 $$;
 
 CREATE FUNCTION cachetag._require_columns(rel regclass, names text[], identity text) RETURNS void
@@ -104,7 +129,7 @@ BEGIN
     IF hidden IS NOT NULL AND identity <> 'family' THEN
         RAISE EXCEPTION 'table %: %', rel, hidden
             USING ERRCODE = 'feature_not_supported',
-                  HINT = 'Use the columns that it is computed from, or say identity => ''family'': then every change of the table counts for the whole family.';
+                  HINT = 'Use columns of the row itself, or say identity => ''family'': then every change of the table counts for the whole family.';
     END IF;
 END $$;
 
@@ -164,7 +189,7 @@ END $$;
 CREATE FUNCTION cachetag.track(
     rel regclass, templates text[], columns text[] DEFAULT NULL, operations text[] DEFAULT NULL, soft boolean DEFAULT false,
     predicate text DEFAULT NULL, identity text DEFAULT 'check') RETURNS SETOF bigint
-    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off AS $$
 DECLARE
     wanted text;
     names text[];
@@ -255,7 +280,7 @@ COMMENT ON FUNCTION cachetag.track(regclass, text, text[], text[], boolean, text
     'makes changes of a table touch the tags of this template, and returns the id of the rule; a rule that exists gets the new options';
 
 CREATE FUNCTION cachetag.untrack(rel regclass, VARIADIC templates text[]) RETURNS bigint
-    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off AS $$
 DECLARE
     owner oid := (SELECT relowner FROM pg_class WHERE oid = rel);
     concerned oid[];

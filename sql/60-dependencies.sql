@@ -2,7 +2,7 @@
 
 CREATE FUNCTION cachetag.depend(
     child text, parents text[], max_depth int DEFAULT 16, soft boolean DEFAULT false, operations text[] DEFAULT NULL) RETURNS bigint
-    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off AS $$
 DECLARE
     ops text[] := CASE WHEN operations IS NOT NULL THEN cachetag._operations(operations) END;
     written bigint;
@@ -48,7 +48,7 @@ COMMENT ON FUNCTION cachetag.depend(text, text, int, boolean, text[]) IS
     'makes every bump of the parent bump the child, and returns how many dependencies are new or changed';
 
 CREATE FUNCTION cachetag.undepend(child text, VARIADIC parents text[]) RETURNS bigint
-    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off AS $$
 DECLARE
     removed bigint;
 BEGIN

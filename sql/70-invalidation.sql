@@ -1,7 +1,7 @@
 -- Invalidation by name, and tokens: what a reader may store, and how long a writer waits.
 
 CREATE FUNCTION cachetag._invalidation_message(tags text[], soft boolean) RETURNS text
-    LANGUAGE c IMMUTABLE STRICT AS 'MODULE_PATHNAME', 'invalidation_message_wrapper';
+    LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'invalidation_message_wrapper';
 
 CREATE FUNCTION cachetag._invalidate(tags text[], soft boolean) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$

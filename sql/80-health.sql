@@ -142,12 +142,16 @@ BEGIN
     END IF;
 END $$;
 
+CREATE FUNCTION cachetag._event_triggers() RETURNS name[]
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$ SELECT '{cachetag_start,cachetag_ddl,cachetag_drop,cachetag_rewrite}'::pg_catalog.name[] $$;
+
 CREATE FUNCTION cachetag.attach() RETURNS text[]
-    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '5s' AS $$
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off SET lock_timeout = '5s' AS $$
 DECLARE
     done text[];
     late bigint[] := '{}';
     missing record;
+    off name;
 BEGIN
     PERFORM cachetag._require_operator('cachetag.attach()');
     IF pg_is_in_recovery() THEN
@@ -155,6 +159,12 @@ BEGIN
             USING ERRCODE = 'read_only_sql_transaction', HINT = 'Connect the daemon to the primary.';
     END IF;
     done := cachetag._repair_publication();
+    FOR off IN SELECT evtname FROM pg_event_trigger WHERE evtname = ANY (cachetag._event_triggers()) AND evtenabled <> 'A' ORDER BY 1 LOOP
+        EXECUTE format('ALTER EVENT TRIGGER %I ENABLE ALWAYS', off);
+        done := done || format('enabled event trigger %s', off);
+        -- Nobody knows what was done to the tables while it was off.
+        PERFORM cachetag._emit('{*}');
+    END LOOP;
     PERFORM cachetag._refresh_rule(id, strict => false) FROM (SELECT id FROM cachetag.rule ORDER BY identity NOT IN ('full', 'index'), id) AS r;
     FOR missing IN SELECT m.relation, array_agg(m.rule_id) AS rule_ids FROM cachetag._missing_members() m GROUP BY 1 ORDER BY 1 LOOP
         IF cachetag._publish(missing.relation) THEN

@@ -1,7 +1,7 @@
 -- doctor: everything that can be wrong on PostgreSQL's side, with what to do about it.
 
 CREATE FUNCTION cachetag._doctor_server(slot name) RETURNS TABLE ("check" text, level text, subject text, detail text, remedy text)
-    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET jit = off AS $$
 DECLARE
     used int;
     allowed int;
@@ -57,7 +57,7 @@ BEGIN
 END $$;
 
 CREATE FUNCTION cachetag._doctor_rules() RETURNS TABLE ("check" text, level text, subject text, detail text, remedy text)
-    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET jit = off AS $$
 BEGIN
     RETURN QUERY SELECT 'publication', CASE WHEN count(*) FILTER (WHERE pubinsert AND pubupdate AND pubdelete AND pubtruncate AND NOT pubviaroot) = 1
                                             THEN 'ok' ELSE 'error' END, 'cachetag',
@@ -80,13 +80,20 @@ BEGIN
         format('SELECT cachetag.track(%L, %L, identity => ''full'');', r.relid, r.template)
       FROM cachetag.rule r WHERE r.widen ORDER BY r.id;
     RETURN QUERY SELECT 'rule', CASE WHEN r.state LIKE '%are not in the log' THEN 'error'
-                                     WHEN r.identity = 'family' AND r.state LIKE '%its value is not in the log' THEN 'info' ELSE 'warning' END,
+                                     WHEN r.identity = 'family' AND (r.state LIKE '%its value is not in the log' OR r.state LIKE '%what it names is renamed') THEN 'info' ELSE 'warning' END,
         r.relid::text, format('rule %L: %s; every change of the table counts for the whole family', r.template, r.state),
         format('SELECT cachetag.untrack(%L, %L); and track it with a template of columns that the table has', r.relid, r.template)
       FROM cachetag.rule r WHERE r.state <> 'ok' AND EXISTS (SELECT FROM pg_class WHERE oid = r.relid) ORDER BY r.id;
     RETURN QUERY SELECT 'rule', 'error', r.relid::text, format('rule %L: its table does not exist', r.template),
         format('SELECT cachetag.untrack(%s);', r.relid::oid)
       FROM cachetag.rule r WHERE NOT EXISTS (SELECT FROM pg_class WHERE oid = r.relid) ORDER BY r.id;
+    RETURN QUERY SELECT 'successor', 'warning', c.oid::regclass::text,
+        'another table of this name was tracked; this one is not, and its changes touch no tags',
+        format('SELECT cachetag.track(%L, VARIADIC %L::text[]); or, if no query takes it for the other: DELETE FROM cachetag.former WHERE (schema, name) = (%L, %L);',
+               c.oid::regclass, f.templates, f.schema, f.name)
+      FROM cachetag.former f JOIN pg_namespace n ON n.nspname = f.schema
+      JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = f.name AND c.relkind IN ('r', 'p', 'f', 'v', 'm')
+     WHERE NOT EXISTS (SELECT FROM cachetag.rule r WHERE r.relation = c.oid) ORDER BY f.schema, f.name;
     RETURN QUERY SELECT 'rules', 'ok', 'cachetag', format('%s rules on %s tables', count(*), count(DISTINCT r.relid)), NULL::text
       FROM cachetag.rule r;
     RETURN QUERY SELECT 'index', 'info', r.relid::text,
@@ -99,15 +106,14 @@ BEGIN
                                             JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
                                            WHERE k.place <= cardinality(c.names)))
      ORDER BY r.id;
-    RETURN QUERY SELECT 'event triggers', CASE WHEN count(*) FILTER (WHERE evtenabled = 'A') = 3 THEN 'ok' ELSE 'error' END, 'cachetag',
-        format('%s of 3 event triggers are enabled', count(*) FILTER (WHERE evtenabled = 'A')),
-        CASE WHEN count(*) FILTER (WHERE evtenabled = 'A') < 3
-             THEN 'ALTER EVENT TRIGGER cachetag_ddl ENABLE ALWAYS; and so for cachetag_drop and cachetag_rewrite; then SELECT cachetag.attach();' END
-      FROM pg_event_trigger WHERE evtname IN ('cachetag_ddl', 'cachetag_drop', 'cachetag_rewrite');
+    RETURN QUERY SELECT 'event triggers', CASE WHEN count(*) FILTER (WHERE evtenabled = 'A') = 4 THEN 'ok' ELSE 'error' END, 'cachetag',
+        format('%s of 4 event triggers are enabled', count(*) FILTER (WHERE evtenabled = 'A')),
+        CASE WHEN count(*) FILTER (WHERE evtenabled = 'A') < 4 THEN 'SELECT cachetag.attach();' END
+      FROM pg_event_trigger WHERE evtname = ANY (cachetag._event_triggers());
 END $$;
 
 CREATE FUNCTION cachetag._doctor_daemon() RETURNS TABLE ("check" text, level text, subject text, detail text, remedy text)
-    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET jit = off AS $$
 DECLARE
     body jsonb := cachetag.last_report();
     age interval := clock_timestamp() - (body->>'reported_at')::timestamptz;

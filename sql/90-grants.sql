@@ -2,7 +2,7 @@
 
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA cachetag FROM PUBLIC;
 
-GRANT SELECT ON cachetag.rule, cachetag.binding, cachetag.dependency, cachetag.rules, cachetag.recipe, cachetag.recipes TO PUBLIC;
+GRANT SELECT ON cachetag.rule, cachetag.binding, cachetag.dependency, cachetag.former, cachetag.rules, cachetag.recipe, cachetag.recipes TO PUBLIC;
 -- pg_dump reads them; whoever dumps a database need not be a superuser.
 GRANT SELECT ON SEQUENCE cachetag.rule_id_seq, cachetag.dependency_id_seq TO PUBLIC;
 
@@ -32,7 +32,8 @@ GRANT EXECUTE ON FUNCTION
 GRANT EXECUTE ON FUNCTION
     cachetag.status(name), cachetag.doctor(name), cachetag.last_report(), cachetag._doctor_server(name), cachetag._doctor_rules(),
     cachetag._doctor_daemon(), cachetag._replica_identity(oid), cachetag._is_member(oid), cachetag._missing_members(), cachetag._catalog_tables(),
-    cachetag._template_columns(text)
+    cachetag._template_columns(text), cachetag._event_triggers(),
+    cachetag._before_rename(oid), cachetag._before_detach(oid), cachetag._before_drop_concurrently(oid)
     TO PUBLIC;
 
 -- Whoever may register a recipe has the audit run a query of theirs with the rights of the audit's role. For a role that maintains recipes:

@@ -29,6 +29,8 @@ pub enum Error {
     RowType { column: String, table: String, found: String, expected: String },
     #[error("the types of the arguments are not known")]
     UnknownArguments,
+    #[error("this function is an event trigger and cannot be called")]
+    NotAnEventTrigger,
     #[error("max_depth must be at least 1, not {0}")]
     MaxDepth(i32),
     #[error(transparent)]
@@ -49,6 +51,7 @@ impl Error {
             Error::RowType { .. } => ERRCODE_DATATYPE_MISMATCH,
             Error::UnknownArguments => ERRCODE_INDETERMINATE_DATATYPE,
             Error::MaxDepth(_) => ERRCODE_INVALID_PARAMETER_VALUE,
+            Error::NotAnEventTrigger => ERRCODE_E_R_I_E_EVENT_TRIGGER_PROTOCOL_VIOLATED,
             Error::Spi(_) => ERRCODE_INTERNAL_ERROR,
         }
     }
@@ -84,7 +87,7 @@ impl Error {
             }
             Error::UnknownArguments => "Call the function from SQL with arguments of known types.".into(),
             Error::MaxDepth(_) => "A dependency with max_depth 1 is followed from the changed tag only.".into(),
-            Error::Spi(_) => return None,
+            Error::NotAnEventTrigger | Error::Spi(_) => return None,
         };
         Some(hint)
     }

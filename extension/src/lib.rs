@@ -9,6 +9,7 @@
 mod agg;
 mod catalog;
 mod column;
+mod commands;
 mod error;
 mod graph;
 mod key;

@@ -23,6 +23,15 @@ pub type Row = Vec<Option<String>>;
 
 /// Runs a query that reads only. `$1` is an oid.
 pub fn select(query: &CStr, oid: pg_sys::Oid, seen: Seen) -> Result<Vec<Row>> {
+    run(query, oid, seen, true)
+}
+
+/// Runs a query for what it does. `$1` is an oid. Inside a utility command there is no statement whose snapshot it could take.
+pub fn call(query: &CStr, oid: pg_sys::Oid) -> Result<()> {
+    run(query, oid, Seen::ByStatement, false).map(drop)
+}
+
+fn run(query: &CStr, oid: pg_sys::Oid, seen: Seen, read_only: bool) -> Result<Vec<Row>> {
     let mut types = [pg_sys::OIDOID];
     let mut values = [pg_sys::Datum::from(oid)];
     // SAFETY: the arrays have the one element that the query's parameter takes and live through the call. The snapshot is pushed and popped in this
@@ -38,7 +47,7 @@ pub fn select(query: &CStr, oid: pg_sys::Oid, seen: Seen) -> Result<Vec<Row>> {
             types.as_mut_ptr(),
             values.as_mut_ptr(),
             std::ptr::null(),
-            true,
+            read_only,
             0,
         );
         let rows = if code == pg_sys::SPI_OK_SELECT as i32 { Ok(copy_rows()) } else { Err(code) };

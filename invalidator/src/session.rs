@@ -4,13 +4,13 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use cachetag_core::{Epoch, Lsn};
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::broken;
 use crate::budget::{self, Budget, Excess};
 use crate::config::Config;
 use crate::continuity::{self, Source};
-use crate::control::{Control, ControlError, Metadata, Slot, Walsender};
+use crate::control::{Control, ControlError, Metadata, Preflight, Slot, Walsender};
 use crate::mapping::{Limits, Mapper, MappingError};
 use crate::pipeline::{Parts, Pipeline};
 use crate::report::Reporter;
@@ -146,9 +146,7 @@ impl Memory {
 
 /// Opens a session: everything that must be so before the first message is mapped.
 pub async fn open(config: &Config, claimant: &str, memory: &mut Memory) -> Result<Pipeline, SessionError> {
-    let options = ConnectOptions::parse(&config.postgres)?.with_application_name(&config.application_name);
-    let control = Control::connect(&options).await?;
-    let preflight = control.preflight().await?;
+    let (options, control, preflight) = connect_to_primary(config).await?;
     // Before Redis is asked for anything: it may be away for hours, and PostgreSQL's disk must not pay for it.
     slot::wait_until_free(config, &control, memory).await?;
     if let Some(excess) = memory.held.take() {
@@ -240,6 +238,31 @@ pub async fn open(config: &Config, claimant: &str, memory: &mut Memory) -> Resul
         sender_timeout: preflight.sender_timeout,
     };
     Ok(Pipeline::new(config, parts))
+}
+
+/// The first of the hosts that is a primary and set up as it should be; otherwise, why the last one is not.
+async fn connect_to_primary(config: &Config) -> Result<(ConnectOptions, Control, Preflight), SessionError> {
+    let mut failure = None;
+    for options in ConnectOptions::parse_all(&config.postgres)? {
+        let options = options.with_application_name(&config.application_name);
+        let connected = async {
+            let control = Control::connect(&options).await?;
+            let preflight = control.preflight().await?;
+            Ok::<_, ControlError>((control, preflight))
+        };
+        match connected.await {
+            Ok((control, preflight)) => return Ok((options, control, preflight)),
+            Err(error) => {
+                debug!(server = options.server(), %error, "not the primary");
+                // A host that cannot be reached may be the primary; one that can, and is a standby, is none.
+                failure = Some(match failure {
+                    Some(earlier @ ControlError::Connect(_)) if error.is_configuration() => earlier,
+                    _ => error,
+                });
+            }
+        }
+    }
+    Err(failure.map_or_else(|| SourceError::Options("no host is given".into()).into(), SessionError::from))
 }
 
 /// The watermark in Redis, if it is of this epoch.

@@ -139,6 +139,10 @@ pub async fn give_up(
     memory: &mut Memory,
     excess: Excess,
 ) -> Result<(), SessionError> {
+    // One that was being created is gone with the process that created it.
+    if control.slot(&config.slot).await?.is_none_or(|slot| slot.active.is_some()) {
+        return Ok(());
+    }
     let transactions = list(&old_transactions(control).await?);
     if budget::names(&control.synchronous_standby_names().await?, &config.application_name) {
         error!(

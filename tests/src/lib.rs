@@ -29,6 +29,7 @@ mod cache;
 pub mod checker;
 mod daemon;
 pub mod fault;
+pub mod fuzz;
 mod load;
 pub mod memory;
 pub mod model;

@@ -200,6 +200,18 @@ async fn a_replica_is_refused_by_name() {
     .await;
 }
 
+/// Once the replica works as a primary and the watermark has caught up. A promotion ends every connection of a client, this one's too.
+async fn caught_up_after_promotion(pair: &Pair) -> Cache {
+    let flushed = pair.stack.flushed().await;
+    eventually("the watermark's advance on the new primary", PATIENCE, async || {
+        let mut replica = pair.replica().await;
+        let info: String = redis::cmd("INFO").arg("replication").query_async(replica.connection()).await.ok()?;
+        let watermark = replica.state().await.ok()?.remove("watermark")?;
+        (info.contains("role:master") && lsn_of_version(&watermark) >= flushed).then_some(replica)
+    })
+    .await
+}
+
 struct Sentinel {
     _process: Process,
     port: u16,
@@ -271,8 +283,7 @@ async fn sentinels_lead_to_the_new_primary() {
     // Nothing waits for a replica of the new primary: there is none.
     pair.stack.redis.kill().await;
     pair.stack.sql(CHANGE).await;
-    let mut replica = pair.replica().await;
-    caught_up(&pair.stack, &mut replica).await;
+    let mut replica = caught_up_after_promotion(&pair).await;
     assert_eq!(epoch(&mut replica).await, old);
     assert!(!replica.get("i1").await.expect("answers").is_hit());
     assert!(daemon.is_running());
@@ -288,13 +299,7 @@ async fn a_demoted_primary_ends_the_session() {
     let mut connection = sentinel.connection().await;
     redis::cmd("SENTINEL").arg("FAILOVER").arg("mymaster").exec_async(&mut connection).await.expect("fails over");
     pair.stack.sql(CHANGE).await;
-    let mut replica = pair.replica().await;
-    eventually("the promotion", PATIENCE, async || {
-        let info: String = redis::cmd("INFO").arg("replication").query_async(replica.connection()).await.ok()?;
-        info.contains("role:master").then_some(())
-    })
-    .await;
-    caught_up(&pair.stack, &mut replica).await;
+    let mut replica = caught_up_after_promotion(&pair).await;
     assert!(epoch(&mut replica).await >= old);
     assert!(!replica.get("i1").await.expect("answers").is_hit());
     assert!(daemon.is_running());

@@ -214,3 +214,15 @@ async fn what_cannot_be_asked_is_not_known() {
     }
     assert_eq!(run(&["check", "--postgres", &postgres, "--redis", "redis+sentinel://127.0.0.1:1"]).code, 2);
 }
+
+/// The first of two hosts is down; daemon and check go on to the other.
+#[tokio::test]
+async fn of_several_hosts_the_primary_is_taken() {
+    let stack = Stack::start(StackOptions::new().schema(SCHEMA).without_daemon()).await;
+    let url = stack.postgres_url().replace("@127.0.0.1:", "@127.0.0.1:1,127.0.0.1:");
+    let log = stack.folder().join("hosts.log");
+    let _daemon = Daemon::start(&url, &stack.redis_url(), &log, DaemonOptions::new());
+    stack.wait_ready().await;
+    let said = run(&["check", "--postgres", &url, "--redis", &stack.redis_url()]);
+    assert_eq!((said.code, said.text.as_str()), (0, "healthy\n"));
+}

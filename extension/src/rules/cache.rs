@@ -117,11 +117,18 @@ fn rules_changed<'a>(
     Ok(None)
 }
 
-/// Are there rules of the table that the statement does not see, because its transaction's snapshot is older than they are?
+/// Are there rules about these tables (about any table, without an array) that the statement does not see, because its transaction's snapshot is older
+/// than they are?
 #[pg_extern(sql = false)]
-fn has_unseen_rules() -> Result<bool, pg_sys::panic::ErrorReport> {
-    const RULES: &std::ffi::CStr =
-        c"SELECT pg_catalog.string_agg(r.id::pg_catalog.text, ',' ORDER BY r.id) FROM cachetag.rule r WHERE $1 IS NOT NULL";
-    let rules = |seen| snapshot::select(RULES, pg_sys::InvalidOid, seen);
+fn has_unseen_rules(tables: Option<pgrx::Array<pg_sys::Oid>>) -> Result<bool, pg_sys::panic::ErrorReport> {
+    let about = tables.map_or_else(String::new, |tables| {
+        let oids: Vec<String> = tables.iter_deny_null().map(|oid| oid.to_u32().to_string()).collect();
+        format!(" AND r.id IN (SELECT cachetag._rules_about('{{{}}}'::pg_catalog.oid[]))", oids.join(","))
+    });
+    let query = format!(
+        "SELECT pg_catalog.string_agg(r.id::pg_catalog.text, ',' ORDER BY r.id) FROM cachetag.rule r WHERE $1 IS NOT NULL{about}"
+    );
+    let query = std::ffi::CString::new(query).unwrap_or_default();
+    let rules = |seen| snapshot::select(&query, pg_sys::InvalidOid, seen);
     Ok(rules(Seen::Now)? != rules(Seen::ByStatement)?)
 }

@@ -101,6 +101,21 @@ SELECT tablename, rowfilter FROM pg_publication_tables ORDER BY 1;
 ALTER PUBLICATION cachetag SET (publish = 'insert');
 SELECT pubinsert, pubupdate, pubdelete, pubtruncate, pubviaroot FROM pg_publication;
 
+-- Or made again.
+DROP PUBLICATION cachetag;
+SELECT tablename FROM pg_publication_tables WHERE pubname = 'cachetag' ORDER BY 1;
+ALTER PUBLICATION cachetag RENAME TO mine;
+SELECT tablename FROM pg_publication_tables WHERE pubname = 'cachetag' ORDER BY 1;
+DROP PUBLICATION mine;
+SELECT count(*) FROM messages;
+-- What a view shows changes with its definition.
+CREATE VIEW direct AS SELECT * FROM moods;
+CREATE VIEW indirect AS SELECT id FROM direct;
+SELECT DISTINCT * FROM messages;
+CREATE OR REPLACE VIEW direct AS SELECT id, p FROM moods WHERE id > 0;
+SELECT * FROM messages;
+DROP VIEW indirect, direct;
+
 -- A transaction that cannot see the rules that others have made since it began.
 CREATE TABLE late (id int PRIMARY KEY) PARTITION BY LIST (id);
 CREATE EXTENSION dblink;
@@ -109,6 +124,14 @@ SELECT count(*) FROM late;
 SELECT * FROM dblink('dbname=' || current_database(), 'SELECT cachetag.track(''late'', ''late:{id}'') IS NOT NULL') AS t(tracked boolean);
 CREATE TABLE late_1 PARTITION OF late FOR VALUES IN (1);
 ROLLBACK;
+-- Other rules are no reason.
+BEGIN ISOLATION LEVEL SERIALIZABLE;
+SELECT count(*) FROM late;
+SELECT * FROM dblink('dbname=' || current_database(), 'SELECT cachetag.track(''moods'', ''later:{id}'') IS NOT NULL') AS t(tracked boolean);
+CREATE TABLE unconcerned (id int);
+ALTER TABLE unconcerned ADD COLUMN a int;
+DROP TABLE unconcerned;
+COMMIT;
 BEGIN ISOLATION LEVEL REPEATABLE READ;
 CREATE TABLE late_1 PARTITION OF late FOR VALUES IN (1);
 COMMIT;

@@ -27,7 +27,11 @@ INSERT INTO everything VALUES (
     '{[2026-03-04 05:06+02,)}', '{1,NULL,3}', '{"a b",NULL,"NULL"}', '{2026-03-04 05:06+02}', '{0.30000000000000004}', '{"\\x00ff"}',
     'so happy', '(1,"x y")', '2026-03-04 05:06:07+02', '1 2', '3 4');
 ALTER TABLE everything REPLICA IDENTITY FULL;
-SELECT count(*) FROM cachetag.track('everything', (SELECT array_agg(format('%s:{%s}', attname, attname) ORDER BY attnum) FROM pg_attribute WHERE attrelid = 'everything'::regclass AND attnum > 0));
+-- Some texts are names of other things, and change with them.
+SELECT cachetag.track('everything', 'c_regrole:{c_regrole}');
+CREATE VIEW lasting AS SELECT attname, attnum FROM pg_attribute
+ WHERE attrelid = 'everything'::regclass AND attnum > 0 AND format_type(atttypid, NULL) !~ '^reg';
+SELECT count(*) FROM cachetag.track('everything', (SELECT array_agg(format('%s:{%s}', attname, attname) ORDER BY attnum) FROM lasting));
 SELECT unnest(cachetag.tags_of('everything', e)) AS tag FROM everything e;
 CREATE TABLE fixed AS SELECT cachetag.tags_of('everything', e) AS tags FROM everything e;
 -- By tag(), value by value, the same.
@@ -35,7 +39,7 @@ DO $$
 DECLARE
     name text; computed text; own text[] := '{}';
 BEGIN
-    FOR name IN SELECT attname FROM pg_attribute WHERE attrelid = 'everything'::regclass AND attnum > 0 LOOP
+    FOR name IN SELECT attname FROM lasting LOOP
         EXECUTE format('SELECT cachetag.tag(%L, %I) FROM everything', name, name) INTO computed;
         own := own || computed;
     END LOOP;
@@ -71,7 +75,7 @@ DO $$
 DECLARE
     name text; value text; rest text; different text[] := '{}'; logged text := (SELECT ' ' || row FROM public.logged);
 BEGIN
-    FOR name IN SELECT attname FROM pg_attribute WHERE attrelid = 'public.everything'::regclass AND attnum > 0 LOOP
+    FOR name IN SELECT attname FROM public.lasting LOOP
         EXECUTE format('SELECT cachetag.tag(%L, %I) FROM public.everything', name, name) INTO value;
         value := split_part(value, ':', 2);
         value := replace(replace(replace(replace(replace(replace(value, '%20', ' '), '%3A', ':'), '%2A', '*'), '%7B', '{'), '%7D', '}'), '%25', '%');

@@ -58,7 +58,12 @@ struct Printed<'a> {
 pub(super) fn read(path: &Path) -> Result<File, ConfigError> {
     let text =
         std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_path_buf(), source })?;
-    toml::from_str(&text).map_err(|e| ConfigError::Parse { path: path.to_path_buf(), message: e.to_string() })
+    parse(&text, path)
+}
+
+/// The text of the file that is said to be at `path`.
+pub(super) fn parse(text: &str, path: &Path) -> Result<File, ConfigError> {
+    toml::from_str(text).map_err(|e| ConfigError::Parse { path: path.to_path_buf(), message: e.to_string() })
 }
 
 pub(super) fn render(config: &Config) -> String {

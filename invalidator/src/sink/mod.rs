@@ -5,7 +5,7 @@ mod calls;
 pub mod connect;
 mod library;
 mod replicas;
-pub(crate) mod reply;
+pub mod reply;
 
 use std::future::Future;
 use std::time::Duration;
@@ -63,6 +63,12 @@ pub enum SinkError {
     /// Nobody answered.
     #[error("redis {url}: no answer")]
     Silent {
+        /// The URL, password hidden.
+        url: String,
+    },
+    /// Two connections lead to two servers.
+    #[error("redis {url}: the address led to another server a moment ago; a failover is under way")]
+    Moved {
         /// The URL, password hidden.
         url: String,
     },
@@ -190,7 +196,7 @@ impl Sink {
 
     /// The connection that waits for replicas, if the configuration wants any.
     pub async fn replicas(&self, config: &Config) -> Result<Option<Replicas>, SinkError> {
-        Replicas::connect(config, &self.claimant).await
+        Replicas::connect(config, &self.claimant, &self.connection).await
     }
 
     async fn see_to_library(&self) -> Result<(), SinkError> {

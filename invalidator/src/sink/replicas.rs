@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::connect::{CONNECT_TIMEOUT, connect};
 use super::{RESPONSE_TIMEOUT, SinkError, reply};
-use crate::config::Config;
+use crate::config::{Config, redact};
 
 /// How many replicas have confirmed, of how many that must.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,13 +37,21 @@ pub struct Replicas {
 
 impl Replicas {
     /// Connects, if the configuration asks for replicas at all.
-    pub(super) async fn connect(config: &Config, claimant: &str) -> Result<Option<Replicas>, SinkError> {
+    pub(super) async fn connect(
+        config: &Config,
+        claimant: &str,
+        primary: &MultiplexedConnection,
+    ) -> Result<Option<Replicas>, SinkError> {
         if config.redis_replicas == 0 {
             return Ok(None);
         }
         let timeout = config.redis_replicas_timeout;
         // Redis itself ends a WAIT; only then does its silence mean anything.
         let connection = connect(&config.redis, CONNECT_TIMEOUT, timeout + RESPONSE_TIMEOUT).await?;
+        // A failover may lie between the two: the new primary's replicas would confirm what only the old one was told.
+        if run_id(primary).await? != run_id(&connection).await? {
+            return Err(SinkError::Moved { url: redact(&config.redis) });
+        }
         Ok(Some(Replicas {
             connection,
             state_key: format!("{{{}}}:w", config.namespace),
@@ -79,4 +87,11 @@ impl Replicas {
         }
         Ok(confirmed)
     }
+}
+
+/// The id of the process that answers.
+async fn run_id(connection: &MultiplexedConnection) -> Result<String, SinkError> {
+    let info: String = redis::cmd("INFO").arg("server").query_async(&mut connection.clone()).await?;
+    let id = info.lines().find_map(|line| line.strip_prefix("run_id:"));
+    Ok(id.unwrap_or_default().trim().to_owned())
 }

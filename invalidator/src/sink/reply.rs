@@ -23,7 +23,7 @@ pub struct State {
 }
 
 /// A reply of `cachetag_apply` or `cachetag_advance` that lets the daemon go on: Redis's clock in ms.
-pub(super) fn applied(reply: Value) -> Result<u64, SinkError> {
+pub fn applied(reply: Value) -> Result<u64, SinkError> {
     let mut items = array(reply)?.into_iter();
     let state = items.next().and_then(text);
     match state.as_deref() {
@@ -37,7 +37,7 @@ pub(super) fn applied(reply: Value) -> Result<u64, SinkError> {
 }
 
 /// The reply of `cachetag_reset`: the floor of the new epoch.
-pub(super) fn reset(reply: Value) -> Result<Version, SinkError> {
+pub fn reset(reply: Value) -> Result<Version, SinkError> {
     let mut items = array(reply)?.into_iter();
     let state = items.next().and_then(text);
     match state.as_deref() {
@@ -48,7 +48,7 @@ pub(super) fn reset(reply: Value) -> Result<Version, SinkError> {
 }
 
 /// The reply of `cachetag_claim`: field, value, ….
-pub(super) fn state(reply: Value) -> Result<State, SinkError> {
+pub fn state(reply: Value) -> Result<State, SinkError> {
     let mut state = State::default();
     let mut items = array(reply)?.into_iter();
     while let Some(field) = items.next() {

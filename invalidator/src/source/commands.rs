@@ -7,6 +7,9 @@ use super::connection::ReplicationConnection;
 use super::startup::unexpected;
 use super::{Lsn, SourceError};
 
+/// The first major version whose slots can be copied to standbys.
+const OLDEST_WITH_FAILOVER_SLOTS: u32 = 17;
+
 /// Answer to IDENTIFY_SYSTEM.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SystemIdentity {
@@ -83,12 +86,23 @@ impl ReplicationConnection {
     /// Creates a logical slot for pgoutput and waits for the transactions that are running, however long they take. Returns its
     /// consistent point: commits from there on are streamed.
     ///
-    /// Create the publication first: a change that comes before it in the WAL could not be decoded.
+    /// Create the publication first: a change that comes before it in the WAL could not be decoded. Where the server can, the slot is one that
+    /// standbys with `sync_replication_slots` keep.
     pub async fn create_slot(&mut self, name: &str) -> Result<Lsn, SourceError> {
-        // This syntax is that of version 10 and still understood by all.
-        let command = format!("CREATE_REPLICATION_SLOT {} LOGICAL pgoutput NOEXPORT_SNAPSHOT", identifier(name));
+        // This syntax is that of version 10 and still understood by all; the list of options is that of 15.
+        let options =
+            if self.has_failover_slots() { "(SNAPSHOT 'nothing', FAILOVER true)" } else { "NOEXPORT_SNAPSHOT" };
+        let command = format!("CREATE_REPLICATION_SLOT {} LOGICAL pgoutput {options}", identifier(name));
         let row = self.query_row(&command, "creating the replication slot").await?;
         field(&row, 1)
+    }
+
+    /// Can standbys keep a copy of a slot, so that it is there after a promotion? Not those that are made on a standby itself.
+    fn has_failover_slots(&self) -> bool {
+        let version = self.parameter("server_version").unwrap_or_default();
+        let major = version.split(|c: char| !c.is_ascii_digit()).next().and_then(|major| major.parse().ok());
+        major.is_some_and(|major: u32| major >= OLDEST_WITH_FAILOVER_SLOTS)
+            && self.parameter("in_hot_standby") != Some("on")
     }
 
     /// Drops a slot, once whoever uses it has let go.

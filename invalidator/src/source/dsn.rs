@@ -29,19 +29,23 @@ fn url(text: &str) -> Result<Settings, String> {
     let (user, password) = who.split_once(':').unwrap_or((who, ""));
     push("user", user)?;
     push("password", password)?;
-    if host.contains(',') {
-        return Err("several hosts are given; give the primary's alone".into());
+    let (mut hosts, mut ports) = (Vec::new(), Vec::new());
+    for host in host.split(',') {
+        let (host, port) = match host.strip_prefix('[') {
+            // An IPv6 address has colons of its own.
+            Some(rest) => {
+                let (address, port) = rest.split_once(']').ok_or("an IPv6 address lacks its closing bracket")?;
+                (address, port.strip_prefix(':').unwrap_or(port))
+            }
+            None => host.rsplit_once(':').unwrap_or((host, "")),
+        };
+        hosts.push(host);
+        ports.push(port);
     }
-    let (host, port) = match host.strip_prefix('[') {
-        // An IPv6 address has colons of its own.
-        Some(rest) => {
-            let (address, port) = rest.split_once(']').ok_or("an IPv6 address lacks its closing bracket")?;
-            (address, port.strip_prefix(':').unwrap_or(port))
-        }
-        None => host.rsplit_once(':').unwrap_or((host, "")),
-    };
-    push("host", host)?;
-    push("port", port)?;
+    push("host", &hosts.join(","))?;
+    if ports.iter().any(|port| !port.is_empty()) {
+        push("port", &ports.join(","))?;
+    }
     push("dbname", database)?;
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         let (name, value) = pair.split_once('=').ok_or("a parameter behind the question mark has no value")?;
@@ -85,7 +89,7 @@ fn pairs(text: &str) -> Result<Settings, String> {
 }
 
 /// A value, quoted or up to the next white space, and what follows it. A backslash takes the next character as it is.
-fn value(text: &str) -> Option<(String, &str)> {
+pub(crate) fn value(text: &str) -> Option<(String, &str)> {
     let (quoted, text) = match text.strip_prefix('\'') {
         Some(rest) => (true, rest),
         None => (false, text),
@@ -135,6 +139,11 @@ mod tests {
         assert_eq!(read("postgres://%2Frun%2Fpg/d"), settings([("host", "/run/pg"), ("dbname", "d")]));
         assert_eq!(read("postgres:///d?host=/run/pg"), settings([("dbname", "d"), ("host", "/run/pg")]));
         assert_eq!(read("postgres://"), settings([]));
+        assert_eq!(
+            read("postgres://a,[::1]:5433,c:1/d"),
+            settings([("host", "a,::1,c"), ("port", ",5433,1"), ("dbname", "d")])
+        );
+        assert_eq!(read("postgres://a,b/d"), settings([("host", "a,b"), ("dbname", "d")]));
     }
 
     #[test]
@@ -158,7 +167,6 @@ mod tests {
             ("nonsense", "neither"),
             ("user secret=x", "neither"),
             ("password='secret", "closing quote"),
-            ("postgres://u:secret@a,b/d", "several hosts"),
             ("postgres://u:secret%zz@a/d", "percent-encoded"),
             ("postgres://u:secret%F@a/d", "percent-encoded"),
             ("postgres://u:secret@[::1/d", "bracket"),

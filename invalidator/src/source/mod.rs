@@ -8,7 +8,7 @@
 mod auth;
 mod commands;
 mod connection;
-mod dsn;
+pub(crate) mod dsn;
 mod error;
 mod frames;
 mod options;

@@ -81,18 +81,63 @@ impl ConnectOptions {
     }
 
     pub(super) fn parse_with(text: &str, env: impl Fn(&str) -> Option<String>) -> Result<Self, SourceError> {
-        let mut settings = Known::default();
-        for (name, value) in dsn::parse(text).map_err(SourceError::Options)? {
-            settings.set(&name, value)?;
+        let mut all = Self::parse_all_with(text, env)?;
+        match (all.pop(), all.is_empty()) {
+            (Some(only), true) => Ok(only),
+            _ => Err(SourceError::Options("several hosts are given; give the primary's alone".into())),
         }
+    }
+
+    /// The same for a string that may name several hosts (`postgres://a,b:5433/db`, `host=a,b port=5432,5433`), one of which is the
+    /// primary: the settings for each, in their order.
+    ///
+    /// # Errors
+    /// As [`Self::parse`], and when ports or `hostaddr` do not go with the hosts.
+    pub fn parse_all(text: &str) -> Result<Vec<Self>, SourceError> {
+        Self::parse_all_with(text, |name| std::env::var(name).ok())
+    }
+
+    pub(super) fn parse_all_with(text: &str, env: impl Fn(&str) -> Option<String>) -> Result<Vec<Self>, SourceError> {
+        let mut settings = dsn::parse(text).map_err(SourceError::Options)?;
+        let is_missing = |settings: &dsn::Settings, name: &str| {
+            let names: &[&str] = if name == "host" { &["host", "hostaddr"] } else { &[name] };
+            !settings.iter().any(|(known, _)| names.contains(&known.as_str()))
+        };
         for (name, variable) in Known::VARIABLES {
             if let Some(value) = env(variable).filter(|value| !value.is_empty())
-                && settings.is_missing(name)
+                && is_missing(&settings, name)
             {
-                settings.set(name, value)?;
+                settings.push((name.into(), value));
             }
         }
-        settings.finish(env)
+        let last = |name: &str| settings.iter().rev().find(|(known, _)| known == name).map(|(_, value)| value.as_str());
+        let hosts: Vec<&str> = last("host").unwrap_or_default().split(',').collect();
+        let ports: Vec<&str> = last("port").unwrap_or_default().split(',').collect();
+        if ports.len() != 1 && ports.len() != hosts.len() {
+            return Err(SourceError::Options(format!("{} hosts and {} ports are given", hosts.len(), ports.len())));
+        }
+        if hosts.len() > 1 && last("hostaddr").is_some() {
+            return Err(SourceError::Options(
+                "hostaddr goes with one host; leave it out where several are given".into(),
+            ));
+        }
+        let options = |(i, host): (usize, &&str)| {
+            let mut known = Known::default();
+            let port = if ports.len() == 1 { ports[0] } else { ports[i] };
+            for (name, value) in settings.iter().filter(|(name, _)| name != "host" && name != "port") {
+                known.set(name, value.clone())?;
+            }
+            for (name, value) in [("host", *host), ("port", port)].into_iter().filter(|(_, value)| !value.is_empty()) {
+                known.set(name, value.into())?;
+            }
+            known.finish(&env)
+        };
+        hosts.iter().enumerate().map(options).collect()
+    }
+
+    /// The password, if there is one.
+    pub fn password(&self) -> Option<&str> {
+        self.password.as_deref()
     }
 
     /// The name under which the replication connection shows itself, for `synchronous_standby_names`.
@@ -166,25 +211,9 @@ impl Known {
         ("sslrootcert", "PGSSLROOTCERT"),
     ];
 
-    fn is_missing(&self, name: &str) -> bool {
-        match name {
-            "host" => self.host.is_none() && self.hostaddr.is_none(),
-            "port" => self.port.is_none(),
-            "user" => self.user.is_none(),
-            "password" => self.password.is_none(),
-            "dbname" => self.dbname.is_none(),
-            "sslmode" => self.sslmode.is_none(),
-            "sslrootcert" => self.sslrootcert.is_none(),
-            _ => false,
-        }
-    }
-
     fn set(&mut self, name: &str, value: String) -> Result<(), SourceError> {
         let wrong = |expected: &str| Err(SourceError::Options(format!("{name}={value:?} is not {expected}")));
         match name {
-            "host" if value.contains(',') => {
-                return Err(SourceError::Options("several hosts are given; give the primary's alone".into()));
-            }
             "host" => self.host = Some(value),
             "hostaddr" => match value.parse() {
                 Ok(address) => self.hostaddr = Some(address),
@@ -314,6 +343,24 @@ mod tests {
         assert_eq!((pairs.server().as_str(), pairs.tls), ("/run/pg/.s.PGSQL.5432", TlsMode::Disable));
         assert_eq!((pairs.database(), pairs.timeout), ("ann", Duration::from_secs(3)));
         assert_eq!(pairs.password.as_deref(), Some("a b"));
+    }
+
+    #[test]
+    fn several_hosts() {
+        let servers = |text: &str| {
+            let all = ConnectOptions::parse_all_with(text, |_| None).unwrap_or_else(|e| panic!("{text}: {e}"));
+            all.iter().map(ConnectOptions::server).collect::<Vec<_>>()
+        };
+        assert_eq!(servers("postgres://u@a,b:5433/d?target_session_attrs=read-write"), ["a:5432", "b:5433"]);
+        assert_eq!(servers("host=a,b port=6000 user=u"), ["a:6000", "b:6000"]);
+        assert_eq!(servers("host=a,/run/pg port=1,2 user=u"), ["a:1", "/run/pg/.s.PGSQL.2"]);
+        assert_eq!(servers("postgres://u@a/d"), ["a:5432"]);
+        for (text, word) in [("host=a,b port=1,2,3 user=u", "3 ports"), ("host=a,b hostaddr=::1 user=u", "hostaddr")] {
+            let error = ConnectOptions::parse_all_with(text, |_| None).unwrap_err().to_string();
+            assert!(error.contains(word), "{error}");
+        }
+        let env = |name: &str| (name == "PGHOST").then(|| "x,y".to_owned());
+        assert_eq!(ConnectOptions::parse_all_with("user=u", env).unwrap().len(), 2);
     }
 
     #[test]

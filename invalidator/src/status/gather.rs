@@ -14,7 +14,7 @@ use crate::config::Config;
 use crate::control::{COLUMNS, ControlError, Doing, TRANSACTIONS, slot_of, transaction_of};
 use crate::sink::{SinkError, connect::connect, reply};
 use crate::slot::{sql_name, waiting_name};
-use crate::source::{ConnectOptions, sql};
+use crate::source::{ConnectOptions, SourceError, sql};
 
 /// Transactions that are named.
 const NAMED: i64 = 5;
@@ -42,7 +42,17 @@ async fn within<T, E: std::fmt::Display>(patience: Duration, asking: impl Future
 }
 
 async fn postgres(config: &Config) -> Result<PostgresFacts, ControlError> {
-    let options = ConnectOptions::parse(&config.postgres)?;
+    let mut answer = Err(ControlError::from(SourceError::Options("no host is given".into())));
+    for options in ConnectOptions::parse_all(&config.postgres)? {
+        answer = host(config, options).await;
+        if answer.as_ref().is_ok_and(|facts| !facts.in_recovery) {
+            break;
+        }
+    }
+    answer
+}
+
+async fn host(config: &Config, options: ConnectOptions) -> Result<PostgresFacts, ControlError> {
     let options = options.with_application_name(&format!("{}-status", config.application_name));
     let client = sql::connect(&options).await?;
     let row = client
@@ -115,7 +125,8 @@ async fn on_primary(config: &Config, client: &Client, facts: &mut PostgresFacts)
 }
 
 async fn redis_facts(config: &Config, patience: Duration) -> Result<RedisFacts, SinkError> {
-    let mut connection = connect(&config.redis, patience, patience).await?;
+    // Our own patience ends first, and says how long it was.
+    let mut connection = connect(&config.redis, patience * 2, patience * 2).await?;
     let key = format!("{{{}}}:w", config.namespace);
     let fields = texts(redis::cmd("HGETALL").arg(key).query_async(&mut connection).await?)?;
     // After the state: an age that is too old by a round trip beats one that is too young.

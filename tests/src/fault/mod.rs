@@ -16,11 +16,12 @@ use std::time::{Duration, Instant};
 
 pub use self::daemon::DaemonFault;
 pub use self::network::{Harm, Link, Proxies};
-pub use self::postgres::{Frozen, PostgresFault, standby_of};
-pub use self::redis::{Eviction, Keys, RedisFault, Replica};
+pub use self::postgres::{Frozen, PostgresFault, kill9, promote, standby_of, wait_replayed};
+pub use self::redis::{Eviction, Keys, RedisFault, Replica, evict, fill_memory, forget_snapshot, save};
+use crate::cache::Cache;
 use crate::random::Random;
-use crate::stack::Stack;
-use crate::wait::lsn_of_version;
+use crate::stack::{DATABASE, Stack};
+use crate::wait::{lsn, lsn_of_version};
 
 /// One way of harming the system.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -122,23 +123,32 @@ impl Injected {
     }
 }
 
-/// Waits until the system is back by itself: the watermark covers what is flushed now, and an entry can be filled and hit. Returns how long
-/// that took; panics after `patience`.
+/// Waits until the system is back by itself: the daemon has proven to Redis, later than this call, that the watermark covers what is flushed,
+/// and an entry can be filled and hit. Returns how long that took; panics after `patience`.
 pub async fn recovery(stack: &Stack, patience: Duration) -> Duration {
     let began = Instant::now();
     let mut flushed = None;
+    let mut asked_at = None;
+    // Whatever the fault was, a server may need some time until it takes connections: nothing here insists.
     crate::eventually("the recovery", patience, async || {
-        let position = match flushed {
-            Some(position) => position,
-            None => *flushed.insert(stack.flushed().await),
-        };
-        let mut cache = stack.cache().await;
-        let watermark = cache.state().await.ok()?.remove("watermark")?;
-        if lsn_of_version(&watermark) < position {
+        if flushed.is_none() {
+            let client = stack.postgres.connect(DATABASE).await.ok()?;
+            let row = client.query_one("SELECT pg_current_wal_flush_lsn()::text", &[]).await.ok()?;
+            flushed = Some(lsn(row.get(0)));
+        }
+        let mut cache = Cache::new(stack.redis.connect().await.ok()?);
+        if asked_at.is_none() {
+            let (seconds, micros): (u64, u64) = ::redis::cmd("TIME").query_async(cache.connection()).await.ok()?;
+            asked_at = Some(seconds * 1000 + micros / 1000);
+        }
+        let mut state = cache.state().await.ok()?;
+        let (watermark, fresh_at) = (state.remove("watermark")?, state.remove("fresh_at")?);
+        // A server that went back in time is behind the watermark of before: only later news counts.
+        if lsn_of_version(&watermark) < flushed? || fresh_at.parse().ok() < asked_at {
             return None;
         }
         // A key of its own each time: nothing that was stored before the fault counts.
-        let key = format!("recovery:{:?}", began);
+        let key = format!("recovery:{began:?}");
         let got = cache.get(&key).await.ok()?;
         if got.is_hit() {
             return Some(());

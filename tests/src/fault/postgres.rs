@@ -1,16 +1,16 @@
 //! Faults of PostgreSQL.
 
 use std::fmt;
+use std::os::unix::fs::{MetadataExt, chown};
 use std::path::Path;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
-use cachetag_invalidator::dev::{Postgres, Process, User};
+use cachetag_invalidator::dev::Postgres;
 
 use super::Undo;
 use super::proxy::{Proxy, Traffic};
 use crate::random::Random;
-use crate::stack::Stack;
+use crate::stack::{DATABASE, Stack};
 use crate::wait::eventually;
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -178,25 +178,59 @@ async fn drop_slot(stack: &Stack) {
     .await;
 }
 
-/// Copies a running server and starts the copy as its standby, which receives by way of `port` of 127.0.0.1. `data` must not exist; its parent
-/// belongs to the servers' user.
-pub async fn standby_of(primary: &Postgres, data: &Path, port: u16) -> Postgres {
-    let user = User::for_servers().unwrap_or_else(|error| panic!("{error}"));
-    let mut command = Command::new(primary.installation().program("pg_basebackup"));
-    command.args(["--host", "127.0.0.1", "--username", "postgres", "--port", &primary.port().to_string()]);
-    command.args(["--checkpoint", "fast", "--no-sync", "--wal-method", "stream", "--pgdata"]).arg(data);
-    command.current_dir(data.parent().expect("a parent"));
-    let log = data.with_extension("backup.log");
-    let copied = Process::spawn("pg_basebackup", command, &log, user.as_ref(), libc::SIGKILL);
-    copied.unwrap_or_else(|error| panic!("{error}")).success().await.unwrap_or_else(|error| panic!("{error}"));
-    std::fs::write(data.join("standby.signal"), "").expect("standby.signal");
+/// Copies a running server and starts the copy as its standby, with these settings besides its primary's; it receives by way of `port` of
+/// 127.0.0.1. `data` must not exist; the folder that it is in belongs to the servers' user.
+pub async fn standby_of(primary: &Postgres, data: &Path, port: u16, settings: &[(&str, &str)]) -> Postgres {
+    backup(primary, data).await;
     let mut builder = Postgres::builder(data).installation(primary.installation().clone());
     for (name, value) in primary.settings() {
         builder = builder.setting(name, value);
     }
-    let primary = format!("host=127.0.0.1 port={port} user=postgres application_name=standby");
-    let builder = builder.setting("primary_conninfo", primary).setting("wal_retrieve_retry_interval", "100ms");
+    let primary = format!("host=127.0.0.1 port={port} user=postgres dbname={DATABASE} application_name=standby");
+    builder = builder.setting("primary_conninfo", primary).setting("wal_retrieve_retry_interval", "100ms");
+    for (name, value) in settings {
+        builder = builder.setting(*name, *value);
+    }
     builder.start().await.unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// What `pg_basebackup` does, which not every distribution of the server brings.
+async fn backup(primary: &Postgres, data: &Path) {
+    let client = primary.connect("postgres").await.unwrap_or_else(|error| panic!("{error}"));
+    client.query_one("SELECT pg_backup_start('standby', true)", &[]).await.expect("pg_backup_start");
+    copy_folder(primary.data(), data).expect("a copy of the data folder");
+    let label = client.query_one("SELECT labelfile FROM pg_backup_stop(false)", &[]).await.expect("pg_backup_stop");
+    let owner = std::fs::metadata(data).expect("the copy");
+    for (name, text) in [("backup_label", label.get::<_, &str>(0)), ("standby.signal", "")] {
+        let file = data.join(name);
+        std::fs::write(&file, text).expect("a file in the copy");
+        chown(file, Some(owner.uid()), Some(owner.gid())).expect("the file's owner");
+    }
+}
+
+/// Files may vanish meanwhile. What belongs to the running server, and its slots, are not copied.
+fn copy_folder(from: &Path, to: &Path) -> std::io::Result<()> {
+    let own = |path: &Path, like: &std::fs::Metadata| chown(path, Some(like.uid()), Some(like.gid()));
+    let meta = from.metadata()?;
+    std::fs::create_dir(to)?;
+    std::fs::set_permissions(to, meta.permissions())?;
+    own(to, &meta)?;
+    for entry in std::fs::read_dir(from)?.flatten() {
+        let (name, target) = (entry.file_name(), to.join(entry.file_name()));
+        let Ok(meta) = entry.metadata() else { continue };
+        let copied = match name.to_str() {
+            Some("postmaster.pid" | "postmaster.opts") => continue,
+            _ if meta.is_dir() && from.ends_with("pg_replslot") => continue,
+            _ if meta.is_dir() => copy_folder(&entry.path(), &target),
+            _ if meta.is_file() => std::fs::copy(entry.path(), &target).and_then(|_| own(&target, &meta)),
+            _ => continue, // a socket
+        };
+        match copied {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            result => result?,
+        }
+    }
+    Ok(())
 }
 
 /// Waits until a standby has replayed what its primary has flushed.
@@ -221,7 +255,7 @@ pub async fn promote(standby: &Postgres) {
 async fn fail_over(stack: &mut Stack, lag: Option<Duration>) {
     let data = stack.new_home().join("data");
     let link = Proxy::start(stack.postgres.port());
-    let standby = standby_of(&stack.postgres, &data, link.port()).await;
+    let standby = standby_of(&stack.postgres, &data, link.port(), &[]).await;
     wait_replayed(stack, &standby).await;
     if let Some(lag) = lag {
         link.set(Traffic::Blackhole);

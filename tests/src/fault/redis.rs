@@ -232,7 +232,8 @@ impl Undo {
             }
             Undo::Unpause => run(&stack.redis, &["CLIENT", "UNPAUSE"]).await,
             Undo::Answer => {
-                eventually("Redis's answer", PATIENCE, async || stack.cache().await.state().await.ok()).await;
+                // A connection takes no longer than a second to be given up.
+                eventually("Redis's answer", PATIENCE, async || stack.redis.connect().await.ok()).await;
             }
             Undo::EmptyMemory => {
                 run(&stack.redis, &["CONFIG", "SET", "maxmemory", "0", "maxmemory-policy", USUAL_POLICY]).await;
@@ -325,6 +326,18 @@ impl Replica {
     /// The replica's server.
     pub fn redis(&self) -> &Redis {
         &self.redis
+    }
+
+    /// Waits until it has what the primary has now.
+    pub async fn wait_synced(&self, stack: &Stack) {
+        let mut connection = connect(&stack.redis).await;
+        eventually("the replica's answer", PATIENCE, async || {
+            // WAIT concerns the writes of this connection: there must be one.
+            command(&["SET", "{faults}:synced", "1", "EX", "1"]).exec_async(&mut connection).await.ok()?;
+            let replicas: u64 = cmd("WAIT").arg(1).arg(1000).query_async(&mut connection).await.ok()?;
+            (replicas >= 1).then_some(())
+        })
+        .await;
     }
 
     /// From now on it hears nothing, and its primary does not know.

@@ -1,0 +1,159 @@
+//! Another server takes the place and the address of one that died.
+
+use std::time::Duration;
+
+use cachetag_tests::fault::{
+    Fault, PostgresFault, RedisFault, Replica, kill9, promote, proxy, standby_of, wait_replayed,
+};
+use cachetag_tests::{Installation, StackOptions, eventually};
+
+use crate::trial::{PATIENCE, Trial, WHILE};
+
+const TIMELINE: &str = "SELECT ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::int";
+
+#[tokio::test]
+async fn a_promoted_standby_costs_an_epoch() {
+    let mut trial = Trial::start().await;
+    for timeline in ["2", "3"] {
+        let epoch = trial.epoch().await;
+        trial.stack.fill("i1", "10", &["item:1"]).await;
+        trial.suffers(Fault::Postgres(PostgresFault::Promotion), WHILE).await;
+        assert_eq!(trial.stack.value(TIMELINE).await, timeline);
+        assert!(trial.epoch().await > epoch);
+        assert!(!trial.stack.get("i1").await.is_hit());
+    }
+    trial.finish().await;
+}
+
+#[tokio::test]
+async fn a_standby_that_lost_the_last_commits_is_believed() {
+    let mut trial = Trial::start().await;
+    for _ in 0..2 {
+        let epoch = trial.epoch().await;
+        trial.suffers(Fault::Postgres(PostgresFault::PromotionLosingCommits), WHILE).await;
+        assert!(trial.epoch().await > epoch);
+    }
+    trial.finish().await;
+}
+
+/// What was lost was in the cache, under a version that the new server may reach again.
+#[tokio::test]
+async fn a_value_that_a_failover_lost_is_not_hit() {
+    let mut trial = Trial::start().await;
+    let stack = &mut trial.stack;
+    let data = stack.new_home().join("data");
+    let link = proxy::Proxy::start(stack.postgres.port());
+    let standby = standby_of(&stack.postgres, &data, link.port(), &[]).await;
+    wait_replayed(stack, &standby).await;
+    link.set(proxy::Traffic::Blackhole);
+
+    // The load's own writes are lost too; it knows.
+    let lost = stack.commit("UPDATE items SET price = 666 WHERE id = 1").await;
+    stack.wait_caught_up(lost).await;
+    stack.fill("i1", "666", &["item:1"]).await;
+    let token = stack.get("i2").await.token;
+    kill9(&mut stack.postgres).await;
+    promote(&standby).await;
+    drop(stack.replace_postgres(standby));
+
+    trial.recovers("a failover that lost commits").await;
+    let stack = &trial.stack;
+    assert_eq!(stack.value("SELECT price FROM items WHERE id = 1").await, "10");
+    assert!(!stack.get("i1").await.is_hit(), "a value that was never committed on this server");
+    assert_eq!(stack.put("i2", "666", &token, &["item:2"]).await.reason(), Some("epoch"));
+    // Past the position at which the old server ended, nothing of it comes back.
+    eventually("the old end of the log", PATIENCE, async || {
+        stack.sql("SELECT pg_switch_wal()").await;
+        (stack.flushed().await > lost).then_some(())
+    })
+    .await;
+    stack.wait_caught_up_now().await;
+    assert!(!stack.get("i1").await.is_hit());
+    trial.finish().await;
+}
+
+/// From version 17 on the slot comes along; it is on another timeline all the same.
+#[tokio::test]
+async fn a_failover_slot_is_kept_by_a_promotion() {
+    let major = Installation::find().expect("a server").major().expect("its version");
+    if major.parse::<u32>().expect("a number") < 17 {
+        println!(
+            "skipped: PostgreSQL {major} has no failover slots; CACHETAG_PG_BIN may name the programs of 17 or later"
+        );
+        return;
+    }
+    let mut trial =
+        Trial::with(StackOptions::new().schema("SELECT pg_create_physical_replication_slot('standby', true)")).await;
+    let stack = &mut trial.stack;
+    let data = stack.new_home().join("data");
+    let settings = [("sync_replication_slots", "on"), ("hot_standby_feedback", "on"), ("primary_slot_name", "standby")];
+    let standby = standby_of(&stack.postgres, &data, stack.postgres.port(), &settings).await;
+    // The daemon gets to see nothing that the standby does not have.
+    stack.postgres.configure(&[("synchronized_standby_slots", "standby")]).expect("a setting");
+    stack.postgres.reload().await.expect("it is read");
+    let client = standby.connect("postgres").await.expect("a standby answers");
+    let kept =
+        "SELECT FROM pg_replication_slots WHERE slot_name = 'cachetag' AND synced AND failover AND NOT temporary";
+    eventually("the slot's copy", PATIENCE, async || {
+        // Its copy waits for a point at which no old transaction runs; a checkpoint writes one.
+        stack.sql("CHECKPOINT").await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        client.query_opt(kept, &[]).await.expect("an answer")
+    })
+    .await;
+    let epoch = trial.epoch().await;
+    trial.stack.fill("i1", "10", &["item:1"]).await;
+    let created = trial.stack.daemon().log().matches("creating the replication slot").count();
+    trial.load.progress(20, 0).await;
+    kill9(&mut trial.stack.postgres).await;
+    promote(&standby).await;
+    drop(trial.stack.replace_postgres(standby));
+    trial.recovers("promotion with a failover slot").await;
+    assert_eq!(trial.stack.daemon().log().matches("creating the replication slot").count(), created);
+    assert!(trial.epoch().await > epoch, "another timeline is another source");
+    assert!(!trial.stack.get("i1").await.is_hit());
+    trial.finish().await;
+}
+
+#[tokio::test]
+async fn a_redis_replica_that_lost_the_last_writes_is_found_out() {
+    let mut trial = Trial::start().await;
+    for _ in 0..3 {
+        let epoch = trial.epoch().await;
+        trial.suffers(Fault::Redis(RedisFault::PromotionLosingWrites), WHILE).await;
+        assert!(trial.epoch().await > epoch);
+    }
+    trial.finish().await;
+}
+
+/// The lost write is the bump; the entry that it had invalidated is back with the replica.
+#[tokio::test]
+async fn an_entry_whose_bump_a_replica_lost_is_not_hit() {
+    let mut trial = Trial::start().await;
+    trial.stack.fill("i1", "10", &["item:1"]).await;
+    let replica = Replica::start(&mut trial.stack).await;
+    replica.cut();
+    let commit = trial.stack.commit("UPDATE items SET price = 11 WHERE id = 1").await;
+    trial.stack.wait_caught_up(commit).await;
+    assert!(!trial.stack.get("i1").await.is_hit());
+    replica.promote(&mut trial.stack).await;
+    trial.recovers("a replica that lost a bump").await;
+    assert!(!trial.stack.get("i1").await.is_hit());
+    trial.finish().await;
+}
+
+/// With everything that the primary had, a promoted replica just goes on.
+#[tokio::test]
+async fn a_redis_replica_that_has_everything_goes_on() {
+    let mut trial = Trial::start().await;
+    let replica = Replica::start(&mut trial.stack).await;
+    let epoch = trial.epoch().await;
+    trial.stack.daemon().pause();
+    replica.wait_synced(&trial.stack).await;
+    replica.promote(&mut trial.stack).await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    trial.stack.daemon().resume();
+    trial.recovers("a replica that has everything").await;
+    assert_eq!(trial.epoch().await, epoch);
+    trial.finish().await;
+}
