@@ -117,6 +117,7 @@ problems=()
 different=()
 for file in "$work"/without/out/results/*.out; do
     test=$(basename "$file" .out)
+    ! grep -qx "ignore: $test" "$work/suite/parallel_schedule" || continue # fails now and then by itself, its authors say
     rules=(-e '')
     for rule in all "$test"; do
         [[ ! -f $here/differences/$rule.sed ]] || rules+=(-f "$here/differences/$rule.sed")
