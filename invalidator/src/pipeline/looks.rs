@@ -25,8 +25,8 @@ const DOUBT: Duration = Duration::from_secs(2);
 const DOUBTS: u32 = 3;
 /// A busy walsender answers after half of wal_sender_timeout (60 s) at the latest: a stream that is silent for this long is gone.
 const SILENCE: Duration = Duration::from_secs(90);
-/// As long as Redis may take to answer; the daemon is back within seconds of the end of a fault.
-const LOOK_TIMEOUT: Duration = Duration::from_secs(4);
+/// The daemon is back within seconds of the end of a fault.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(3);
 
 impl Pipeline {
     pub(super) fn on_heartbeat(&mut self) -> Result<(), SessionError> {
