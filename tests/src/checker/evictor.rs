@@ -23,23 +23,24 @@ pub async fn run(world: Rc<World>, mut random: Random) {
 }
 
 async fn evict(world: &World, cache: &mut Cache, random: &mut Random) -> redis::RedisResult<()> {
-    let tag = random.below(world.schema.tags.len());
-    let name = &world.schema.tags[tag];
+    let name = random.pick(&world.schema.tags);
     let family = name.split(':').next().unwrap_or_default();
     let log = world.mix.log_loss;
     let chance = random.below(100);
-    let key = match chance {
-        _ if chance < log => cache.key("log", ""),
-        chance if chance < log + 8 => cache.key("a", family),
-        chance if chance < log + 16 => cache.key("t", &format!("{family}:*")),
-        chance if chance < log + 30 => cache.key("e", &random.pick(&world.schema.objects).key),
-        _ => {
-            world.evicted.borrow_mut()[tag] += 1;
-            cache.key("t", name)
-        }
+    let (kind, name) = match chance {
+        _ if chance < log => ("log", String::new()),
+        chance if chance < log + 8 => ("a", family.to_owned()),
+        chance if chance < log + 16 => ("t", format!("{family}:*")),
+        chance if chance < log + 30 => ("e", random.pick(&world.schema.objects).key.clone()),
+        _ => ("t", name.clone()),
     };
+    // The tag of a family may be that of an object too.
+    let tag = if kind == "t" { world.schema.tags.binary_search(&name).ok() } else { None };
+    let count = || tag.into_iter().for_each(|tag| world.evicted.borrow_mut()[tag] += 1);
+    count();
+    let key = cache.key(kind, &name);
     let evicted: redis::RedisResult<u64> = cmd("DEL").arg(key).query_async(cache.connection()).await;
-    world.evicted.borrow_mut()[tag] += 1;
+    count();
     let mut report = world.report.borrow_mut();
     report.evictions += evicted?;
     report.looked_at(Invariant::Eviction);
