@@ -12,16 +12,19 @@ PG_FEATURE = pg$$($(PG_CONFIG) --version | sed 's/[^0-9]*\([0-9]*\).*/\1/')
 EXTENSION = --package cachetag --no-default-features --features $(PG_FEATURE)
 WITH_PG = PGRX_PG_CONFIG_PATH=$(PG_CONFIG_PATH)
 
-.PHONY: help demo test bench checker build install setup lint fmt clean
+.PHONY: help demo test regression checker bench build install setup lint fmt clean
 
 help: ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "make %-8s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "make %-10s %s\n", $$1, $$2 }'
 
 demo: install ## a private PostgreSQL and Redis, a shop, and what invalidation does to its cache
 	@demo/story.sh
 
 test: install ## all tests, on private servers
 	@scripts/test.sh
+
+regression: install ## PostgreSQL's own regression tests with every table tracked
+	@scripts/regression.sh
 
 bench: install ## the benchmarks, on private servers
 	cargo run --quiet --release --package cachetag-tests --bin bench -- $(ARGS)

@@ -117,6 +117,7 @@ problems=()
 different=()
 for file in "$work"/without/out/results/*.out; do
     test=$(basename "$file" .out)
+    ! grep -qx "ignore: $test" "$work/suite/parallel_schedule" || continue # fails now and then by itself, its authors say
     rules=(-e '')
     for rule in all "$test"; do
         [[ ! -f $here/differences/$rule.sed ]] || rules+=(-f "$here/differences/$rule.sed")
@@ -127,7 +128,7 @@ for file in "$work"/without/out/results/*.out; do
 done
 if ((${#different[@]})); then
     problems+=("${#different[@]} tests print something else: ${different[*]}")
-    for test in "${different[@]}"; do head -n "${DIFF_LINES:-60}" "$work/$test.diff"; done
+    for test in "${different[@]}"; do head -n 40 "$work/$test.diff" | cut -c1-200; done
 fi
 crashes=$(grep -cE 'was terminated by signal|PANIC|TRAP:' "$work/with/out/server.log" || true)
 ((crashes == 0)) || problems+=("$crashes crashes in the server's log")

@@ -50,6 +50,7 @@ need clang command -v clang
 need libclang-dev libclang_is_there
 need curl command -v curl
 need openssl command -v openssl
+need bzip2 command -v bzip2
 need ca-certificates test -f /etc/ssl/certs/ca-certificates.crt
 
 if ((${#missing[@]})); then

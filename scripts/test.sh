@@ -45,6 +45,7 @@ step "extension: SQL regression" extension/test/run.sh
 step "Redis library on $(redis-server --version 2>/dev/null | grep -o 'v=[0-9.]*' || echo 'the installed server')" redis_library
 step "Redis library on Valkey 8" on_valkey
 step "end to end" end_to_end
+step "PostgreSQL's regression tests, every table tracked" scripts/regression.sh
 
 echo
 if ((${#failed[@]})); then

@@ -10,7 +10,7 @@ SELECT pg_catalog.pg_extension_config_dump('cachetag.recipe', '');
 
 -- What the audit asks. As a scalar subquery a query is one statement that reads, of one column; no row and NULL are the same: there is nothing.
 CREATE FUNCTION cachetag._recipe_statement(query text, compare text) RETURNS text
-    LANGUAGE sql IMMUTABLE STRICT SET search_path = pg_catalog, pg_temp AS $$
+    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
     SELECT format(E'SELECT (\n%s\n)::pg_catalog.%s', query, CASE compare WHEN 'bytes' THEN 'bytea' ELSE 'text' END)
 $$;
 

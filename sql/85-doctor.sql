@@ -89,8 +89,8 @@ BEGIN
       FROM cachetag.rule r WHERE NOT EXISTS (SELECT FROM pg_class WHERE oid = r.relid) ORDER BY r.id;
     RETURN QUERY SELECT 'successor', 'warning', c.oid::regclass::text,
         'another table of this name was tracked; this one is not, and its changes touch no tags',
-        format('SELECT cachetag.track(%L, VARIADIC %L::text[]); or, if no query takes it for the other: DELETE FROM cachetag.former WHERE (schema, name) = (%L, %L);',
-               c.oid::regclass, f.templates, f.schema, f.name)
+        format('SELECT cachetag.track(%L, %s); or, if no query takes it for the other: DELETE FROM cachetag.former WHERE (schema, name) = (%L, %L);',
+               c.oid::regclass, (SELECT string_agg(quote_literal(t), ', ') FROM unnest(f.templates) AS u(t)), f.schema, f.name)
       FROM cachetag.former f JOIN pg_namespace n ON n.nspname = f.schema
       JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = f.name AND c.relkind IN ('r', 'p', 'f', 'v', 'm')
      WHERE NOT EXISTS (SELECT FROM cachetag.rule r WHERE r.relation = c.oid) ORDER BY f.schema, f.name;

@@ -235,6 +235,34 @@ async fn max_slot_wal_keep_size_under_load() {
     serves_again(&mut stack).await;
 }
 
+/// Only PostgreSQL 18 and newer give up a slot that nobody uses; older servers have nothing to show here.
+#[tokio::test]
+async fn a_slot_that_was_idle_for_too_long_is_replaced() {
+    let mut stack = stack(daemon("none")).await;
+    let version: u32 = stack.value("SHOW server_version_num").await.parse().expect("a number");
+    if version < 180_000 {
+        return;
+    }
+    stack.sql("ALTER SYSTEM SET idle_replication_slot_timeout = '1s'").await;
+    stack.sql("SELECT pg_reload_conf()").await;
+    stack.fill("i1", "10", &["item:1"]).await;
+    let old = epoch(&stack).await.expect("an epoch");
+    stack.daemon().kill9().await;
+    stack.sql(CHANGE).await;
+    eventually("the slot's end", PATIENCE, async || {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        stack.sql("CHECKPOINT").await;
+        let reason = "SELECT coalesce(invalidation_reason, '') FROM pg_replication_slots";
+        (stack.value(reason).await == "idle_timeout").then_some(())
+    })
+    .await;
+    stack.daemon().start_again();
+    newer_epoch(&stack, &old).await;
+    assert!(stack.get("i1").await.is_miss());
+    assert!(stack.daemon().log_contains("idle_replication_slot_timeout"));
+    serves_again(&mut stack).await;
+}
+
 /// Keepalives are answered whatever Redis does, however full the batch is.
 #[tokio::test]
 async fn wal_sender_timeout_is_kept_while_redis_hangs() {

@@ -4,15 +4,14 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use cachetag_core::{Lsn, Version};
+use redis::Value;
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, Value};
 
 use super::AuditError;
-use crate::config::{Config, redact};
-use crate::sink::SinkError;
+use crate::config::Config;
+use crate::sink::connect;
 
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Keys that one SCAN looks at: some hundred microseconds of the server's time.
 const SCAN_COUNT: usize = 500;
 
@@ -98,12 +97,7 @@ pub struct Entries {
 impl Entries {
     /// Connects. `max_lag` is the bound that verdicts are given under; the daemon's without it.
     pub async fn connect(config: &Config, max_lag: Option<Duration>) -> Result<Entries, AuditError> {
-        let url = redact(&config.redis);
-        let client = Client::open(config.redis.as_str()).map_err(|source| SinkError::Url { url, source })?;
-        let options = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(CONNECT_TIMEOUT))
-            .set_response_timeout(Some(RESPONSE_TIMEOUT));
-        let connection = client.get_multiplexed_async_connection_with_config(&options).await?;
+        let connection = connect::connect(&config.redis, connect::CONNECT_TIMEOUT, RESPONSE_TIMEOUT).await?;
         Ok(Entries { connection, namespace: config.namespace.clone(), max_lag })
     }
 

@@ -6,9 +6,10 @@ const HIDDEN: &str = "***";
 
 /// A connection string with every password in it replaced by `***`.
 pub fn redact(text: &str) -> String {
-    match text.split_once("://") {
-        Some((scheme, rest)) => format!("{scheme}://{}", url(rest)),
-        None => pairs(text),
+    let is_scheme = |scheme: &str| scheme.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.'));
+    match text.trim_start().split_once("://") {
+        Some((scheme, rest)) if is_scheme(scheme) => format!("{scheme}://{}", url(rest)),
+        _ => pairs(text),
     }
 }
 
@@ -71,6 +72,8 @@ mod tests {
             ("host=h password='se cret' user=u", "host=h password=*** user=u"),
             (r"host=h password='se\' cret' user=u", "host=h password=*** user=u"),
             (r"password=se\ cret user=u", "password=*** user=u"),
+            ("host=h password=secret://x", "host=h password=***"),
+            (" postgres://u:secret@h", "postgres://u:***@h"),
             ("password=''secret user=u", "password=*** user=u"),
             ("password = a host=h password=b", "password = *** host=h password=***"),
             ("user=password password=secret", "user=password password=***"),

@@ -233,6 +233,13 @@ impl Control {
         })
     }
 
+    /// Whether a walsender waits: for more WAL, or for its client to take what it sends. A busy one does neither.
+    pub async fn waits(&self, walsender: i32) -> Result<bool, ControlError> {
+        let waits = "SELECT coalesce(wait_event LIKE 'WalSender%', false) FROM pg_stat_activity WHERE pid = $1";
+        let row = self.client.query_opt(waits, &[&walsender]).await.doing("looking at the walsender")?;
+        Ok(row.is_some_and(|row| row.get(0)))
+    }
+
     /// The newest epoch that a daemon of this database has opened; Redis may have forgotten it.
     pub async fn last_epoch(&self) -> Result<Option<u64>, ControlError> {
         let row = self

@@ -51,6 +51,8 @@ pub(super) struct TagSet {
     everything: Marks,
     /// The families that are bumped as a whole.
     families: HashMap<Box<str>, Marks>,
+    /// Those of them that changed as a whole. The others have collapsed: only the edges of the members that changed have fired.
+    touched: HashMap<Box<str>, Marks>,
     /// Single tags. Some may be covered by their family since.
     members: HashMap<Tag, Marks>,
     pub(super) collapsed: Collapsed,
@@ -80,6 +82,7 @@ impl TagSet {
             limit: limit.max(1),
             everything: Marks::NONE,
             families: HashMap::new(),
+            touched: HashMap::new(),
             members: HashMap::new(),
             collapsed: Collapsed::default(),
         }
@@ -109,8 +112,16 @@ impl TagSet {
     }
 
     fn add_family(&mut self, family: &str, marks: Marks) -> Added {
+        let is_touched = match self.touched.get_mut(family) {
+            Some(touched) => touched.add(marks).is_empty(),
+            None => self.touched.insert(family.into(), marks).is_some(),
+        };
         if let Some(known) = self.families.get_mut(family) {
-            return if known.add(marks).is_empty() { Added::Known } else { Added::New };
+            return match (known.add(marks).is_empty(), is_touched) {
+                (true, true) => Added::Known,
+                (true, false) => Added::Absorbed,
+                (false, _) => Added::New,
+            };
         }
         self.families.insert(family.into(), marks);
         self.shrink_to_limit();
@@ -259,6 +270,7 @@ impl TagSet {
     pub(super) fn clear(&mut self) {
         self.everything = Marks::NONE;
         self.families.clear();
+        self.touched.clear();
         self.members.clear();
         if self.members.capacity() > KEPT_CAPACITY {
             self.members = HashMap::new();
@@ -326,6 +338,14 @@ mod tests {
         assert_eq!(set.add("p:2", Marks::new(Operations::DELETE, false)), Added::Absorbed);
         assert_eq!(set.add("*", Marks::new(Operations::DELETE, false)), Added::New);
         assert_eq!(set.add("q", Marks::new(Operations::DELETE, false)), Added::Known);
+    }
+
+    #[test]
+    fn a_collapsed_family_that_changes_as_a_whole_is_no_known_one() {
+        let mut set = set(2, &[("p:1", HARD), ("p:2", HARD), ("p:3", HARD)]);
+        assert_eq!(set.collapsed, Collapsed { families: 1, everything: 0 });
+        assert_eq!(set.add("p:*", marks(HARD)), Added::Absorbed, "its edges have not fired yet");
+        assert_eq!(set.add("p:*", marks(HARD)), Added::Known);
     }
 
     #[test]

@@ -22,6 +22,9 @@ struct Arguments {
     /// `all`, `none`, or names or beginnings of names separated by commas; by default those of the profile. `list` prints them
     #[arg(long)]
     faults: Option<String>,
+    /// The longest that most faults last, in milliseconds; one of twenty lasts up to twenty times as long
+    #[arg(long, default_value_t = 600)]
+    outage: u64,
     /// The daemon's bound of staleness and the largest that readers ask for, in milliseconds
     #[arg(long, default_value_t = 2_000)]
     max_lag: u64,
@@ -65,6 +68,7 @@ fn main() -> ExitCode {
         reads: arguments.reads,
         time: arguments.seconds.map(Duration::from_secs),
         max_lag: Duration::from_millis(arguments.max_lag),
+        outage: Duration::from_millis(arguments.outage),
         broken: arguments.broken,
         stop_at_violation: arguments.stop,
         progress: true,

@@ -144,7 +144,8 @@ impl<'a> Faults<'a> {
 
     /// Lets it happen, and mends it.
     pub async fn happen(&mut self, kind: Kind, random: &mut Random) {
-        let time = ms(20) + random.up_to(ms(600));
+        let longest = self.world.options.outage * if random.percent(5) { 20 } else { 1 };
+        let time = ms(20) + random.up_to(longest);
         if kind.makes_redis_go_back() {
             self.world.redis_goes_back();
         }

@@ -138,6 +138,8 @@ pub struct Options {
     pub seed: u64,
     /// The faults that happen.
     pub faults: Vec<Kind>,
+    /// The longest that most of them last; one of twenty lasts up to twenty times as long.
+    pub outage: Duration,
     /// Goes on until each of them has happened.
     pub every_fault: bool,
     /// The daemon's bound of staleness, and the largest that readers ask for.
@@ -168,6 +170,7 @@ impl Options {
             time: None,
             seed,
             faults: Kind::named(profile.mix().faults),
+            outage: Duration::from_millis(600),
             every_fault: false,
             max_lag: Duration::from_secs(2),
             profile,

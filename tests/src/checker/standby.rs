@@ -21,7 +21,7 @@ impl Standby {
     /// Copies the primary and follows whoever is at its address.
     pub async fn start(stack: &mut Stack) -> Standby {
         let data = stack.new_home().join("data");
-        let mut postgres = standby_of(&stack.postgres, &data, stack.proxies().app_postgres.port(), &[]).await;
+        let mut postgres = standby_of(&stack.postgres, &data, stack.proxies().app_postgres.port()).await;
         let lag = format!("{}ms", LAG.as_millis());
         let configured = postgres.configure(&[("recovery_min_apply_delay", &lag)]);
         configured.and(postgres.reload().await).unwrap_or_else(|error| panic!("{error}"));

@@ -178,9 +178,14 @@ async fn drop_slot(stack: &Stack) {
     .await;
 }
 
-/// Copies a running server and starts the copy as its standby, with these settings besides its primary's; it receives by way of `port` of
-/// 127.0.0.1. `data` must not exist; the folder that it is in belongs to the servers' user.
-pub async fn standby_of(primary: &Postgres, data: &Path, port: u16, settings: &[(&str, &str)]) -> Postgres {
+/// Copies a running server and starts the copy as its standby, which receives by way of `port` of 127.0.0.1. `data` must not exist; the folder
+/// that it is in belongs to the servers' user.
+pub async fn standby_of(primary: &Postgres, data: &Path, port: u16) -> Postgres {
+    standby_with(primary, data, port, &[]).await
+}
+
+/// The same with these settings, besides those of its primary.
+pub async fn standby_with(primary: &Postgres, data: &Path, port: u16, settings: &[(&str, &str)]) -> Postgres {
     backup(primary, data).await;
     let mut builder = Postgres::builder(data).installation(primary.installation().clone());
     for (name, value) in primary.settings() {
@@ -255,7 +260,7 @@ pub async fn promote(standby: &Postgres) {
 async fn fail_over(stack: &mut Stack, lag: Option<Duration>) {
     let data = stack.new_home().join("data");
     let link = Proxy::start(stack.postgres.port());
-    let standby = standby_of(&stack.postgres, &data, link.port(), &[]).await;
+    let standby = standby_of(&stack.postgres, &data, link.port()).await;
     wait_replayed(stack, &standby).await;
     if let Some(lag) = lag {
         link.set(Traffic::Blackhole);

@@ -74,9 +74,18 @@ struct Orders {
     changes: u64,
     /// Counts the resets of everything that is connected.
     resets: u64,
+    /// Counts how often everything that was connected was forgotten, of each kind.
+    forgotten: (u64, u64),
 }
 
 impl Orders {
+    fn forgotten(&self, kind: Option<Kind>) -> u64 {
+        match kind {
+            Some(Kind::Replication) => self.forgotten.0,
+            _ => self.forgotten.1,
+        }
+    }
+
     fn traffic(&self, kind: Option<Kind>) -> Traffic {
         match kind {
             Some(Kind::Replication) => self.replication,
@@ -106,6 +115,7 @@ impl Proxy {
             ordinary: Traffic::Pass,
             changes: 0,
             resets: 0,
+            forgotten: (0, 0),
         };
         let (sender, orders) = watch::channel(orders);
         std::thread::spawn(move || {
@@ -150,6 +160,14 @@ impl Proxy {
     /// Resets every connection that there is; new ones are welcome.
     pub fn reset(&self) {
         self.orders.send_modify(|orders| orders.resets += 1);
+    }
+
+    /// Forgets the connections of one kind, as a firewall does: they are dead and nobody is told; new ones are welcome.
+    pub fn forget(&self, kind: Kind) {
+        self.orders.send_modify(|orders| match kind {
+            Kind::Replication => orders.forgotten.0 += 1,
+            Kind::Ordinary => orders.forgotten.1 += 1,
+        });
     }
 
     /// Moves the address to another server of 127.0.0.1, as a failover does: what is connected is reset.
@@ -201,10 +219,10 @@ async fn relay(client: TcpStream, mut orders: watch::Receiver<Orders>) {
         from,
         to,
         direction,
+        made: now,
         kind: kind.clone(),
         sniffer: (direction == Direction::ToServer).then(Sniffer::default),
         orders: orders.clone(),
-        resets,
         underway: VecDeque::new(),
         held: 0,
         last_due: Instant::now(),
@@ -235,8 +253,8 @@ struct Line<'a> {
     /// Until it knows what the connection is for.
     sniffer: Option<Sniffer>,
     orders: watch::Receiver<Orders>,
-    /// Of the orders when the connection was made.
-    resets: u64,
+    /// The orders when the connection was made.
+    made: Orders,
     /// What is on its way, and when it arrives.
     underway: VecDeque<(Instant, Vec<u8>)>,
     held: usize,
@@ -253,14 +271,15 @@ impl Line<'_> {
         loop {
             let orders = *self.orders.borrow_and_update();
             let traffic = orders.traffic(self.kind.get());
-            if traffic == Traffic::Refuse || orders.resets != self.resets {
+            if traffic == Traffic::Refuse || orders.resets != self.made.resets {
                 return End::Reset;
             }
             self.see_to_change(traffic, orders.changes);
             if !open && self.underway.is_empty() {
                 return End::Closed;
             }
-            let flows = traffic != Traffic::Blackhole;
+            let kind = self.kind.get();
+            let flows = traffic != Traffic::Blackhole && orders.forgotten(kind) == self.made.forgotten(kind);
             let due = self.underway.front().map(|&(due, _)| due);
             let (from, to) = (self.from, self.to);
             let arrival = async {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use cachetag_tests::fault::{
-    Fault, PostgresFault, RedisFault, Replica, kill9, promote, proxy, standby_of, wait_replayed,
+    Fault, PostgresFault, RedisFault, Replica, kill9, promote, proxy, standby_of, standby_with, wait_replayed,
 };
 use cachetag_tests::{Installation, StackOptions, eventually};
 
@@ -43,7 +43,7 @@ async fn a_value_that_a_failover_lost_is_not_hit() {
     let stack = &mut trial.stack;
     let data = stack.new_home().join("data");
     let link = proxy::Proxy::start(stack.postgres.port());
-    let standby = standby_of(&stack.postgres, &data, link.port(), &[]).await;
+    let standby = standby_of(&stack.postgres, &data, link.port()).await;
     wait_replayed(stack, &standby).await;
     link.set(proxy::Traffic::Blackhole);
 
@@ -87,7 +87,7 @@ async fn a_failover_slot_is_kept_by_a_promotion() {
     let stack = &mut trial.stack;
     let data = stack.new_home().join("data");
     let settings = [("sync_replication_slots", "on"), ("hot_standby_feedback", "on"), ("primary_slot_name", "standby")];
-    let standby = standby_of(&stack.postgres, &data, stack.postgres.port(), &settings).await;
+    let standby = standby_with(&stack.postgres, &data, stack.postgres.port(), &settings).await;
     // The daemon gets to see nothing that the standby does not have.
     stack.postgres.configure(&[("synchronized_standby_slots", "standby")]).expect("a setting");
     stack.postgres.reload().await.expect("it is read");

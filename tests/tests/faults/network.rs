@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use cachetag_tests::fault::proxy::Kind;
 use cachetag_tests::fault::{Fault, Harm, Link};
 
 use crate::trial::{Trial, WHILE};
@@ -53,5 +54,24 @@ async fn silent_beyond_every_timeout() {
     for link in [Link::DaemonPostgres, Link::DaemonSql, Link::DaemonRedis] {
         trial.suffers(Fault::Network(link, Harm::Silent), LONG).await;
     }
+    trial.finish().await;
+}
+
+/// Dead connections that look alive: nobody closes them, nothing arrives. The daemon finds out by itself, and ends its own server process,
+/// which does not know either.
+#[tokio::test]
+async fn a_firewall_that_forgets_connections() {
+    let trial = Trial::start().await;
+    let epoch = trial.epoch().await;
+    let proxies = trial.stack.proxies();
+    for (proxy, kind, name) in [
+        (&proxies.redis, Kind::Ordinary, "daemon-redis forgotten"),
+        (&proxies.postgres, Kind::Ordinary, "daemon-sql forgotten"),
+        (&proxies.postgres, Kind::Replication, "daemon-replication forgotten"),
+    ] {
+        proxy.forget(kind);
+        trial.recovers(name).await;
+    }
+    assert_eq!(trial.epoch().await, epoch);
     trial.finish().await;
 }

@@ -177,6 +177,20 @@ fn a_moved_address_resets_what_is_connected_and_leads_to_the_other_server() {
 }
 
 #[test]
+fn a_forgotten_connection_stays_silent_and_a_new_one_is_heard() {
+    let proxy = Proxy::start(server(None));
+    let mut old = connect(&proxy);
+    echoes(&mut old, b"hello");
+    proxy.forget(Kind::Replication);
+    echoes(&mut old, b"not its kind");
+    proxy.forget(Kind::Ordinary);
+    old.write_all(b"hello?").expect("sent");
+    is_silent(&mut old);
+    echoes(&mut connect(&proxy), b"hello");
+    is_silent(&mut old);
+}
+
+#[test]
 fn a_server_that_is_gone_is_a_reset() {
     let gone = {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
