@@ -28,18 +28,21 @@ async fn evict(world: &World, cache: &mut Cache, random: &mut Random) -> redis::
     let family = name.split(':').next().unwrap_or_default();
     let log = world.mix.log_loss;
     let chance = random.below(100);
-    let key = match chance {
-        _ if chance < log => cache.key("log", ""),
-        chance if chance < log + 8 => cache.key("a", family),
-        chance if chance < log + 16 => cache.key("t", &format!("{family}:*")),
-        chance if chance < log + 30 => cache.key("e", &random.pick(&world.schema.objects).key),
-        _ => {
-            world.evicted.borrow_mut()[tag] += 1;
-            cache.key("t", name)
+    let (key, evicted_tag) = match chance {
+        _ if chance < log => (cache.key("log", ""), None),
+        chance if chance < log + 8 => (cache.key("a", family), None),
+        chance if chance < log + 16 => {
+            let whole = format!("{family}:*");
+            (cache.key("t", &whole), world.schema.tags.iter().position(|tag| *tag == whole))
         }
+        chance if chance < log + 30 => (cache.key("e", &random.pick(&world.schema.objects).key), None),
+        _ => (cache.key("t", name), Some(tag)),
     };
+    // Before and after: whoever looks in between knows that he cannot know.
+    let count = || evicted_tag.into_iter().for_each(|tag| world.evicted.borrow_mut()[tag] += 1);
+    count();
     let evicted: redis::RedisResult<u64> = cmd("DEL").arg(key).query_async(cache.connection()).await;
-    world.evicted.borrow_mut()[tag] += 1;
+    count();
     let mut report = world.report.borrow_mut();
     report.evictions += evicted?;
     report.looked_at(Invariant::Eviction);
