@@ -22,6 +22,8 @@ pub type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 /// Some entries expire while they are hot.
 const SHORT_TTL: Duration = Duration::from_millis(50);
 const TTL: Duration = Duration::from_secs(60);
+/// How old a snapshot gets before the token is asked for.
+const SNAPSHOT_AGE: Duration = Duration::from_millis(50);
 /// A filler that finds nothing to do looks again after this.
 const IDLE: Duration = Duration::from_millis(1);
 
@@ -108,7 +110,7 @@ impl Filler {
         self.client
             .batch_execute(&format!("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT FROM {name} LIMIT 1"))
             .await?;
-        self.dawdle().await;
+        tokio::time::sleep(self.random.up_to(SNAPSHOT_AGE)).await;
         let asked = self.world.clock.now();
         let no_lease = GetOptions { no_lease: true, ..GetOptions::default() };
         let got = cache.get_with(&self.world.schema.objects[object].key, &no_lease).await;
@@ -192,8 +194,8 @@ impl Filler {
 }
 
 /// Fills in older snapshots until the run is over.
-pub async fn run_old_snapshots(world: Rc<World>, random: Random) {
-    let mut filler = Filler::new(world.clone(), usize::MAX, random).await;
+pub async fn run_old_snapshots(world: Rc<World>, number: usize, random: Random) {
+    let mut filler = Filler::new(world.clone(), number, random).await;
     while let Some(mut cache) = world.redis().await {
         while !world.is_over() {
             if filler.in_older_snapshot(&mut cache).await.is_err() {

@@ -50,7 +50,7 @@ struct Judged {
     /// Grows whenever a row that is or was in the object changes.
     generation: u64,
     verdict: Option<Verdict>,
-    /// Nothing is promised of what is asked up to here.
+    /// Nothing is promised of what is asked up to here; 0 if it always was.
     unpromised_until: Moment,
 }
 
@@ -153,7 +153,7 @@ impl Judge {
     /// Judges a hit.
     pub fn judge(&mut self, schema: &Schema, object: usize, value: &str, question: Question) -> Finding {
         let judged = &self.objects[object];
-        if question.from <= judged.unpromised_until {
+        if judged.unpromised_until > 0 && question.from <= judged.unpromised_until {
             return Finding::Unpromised;
         }
         let known = judged.verdict.as_ref().is_some_and(|verdict| {

@@ -52,6 +52,8 @@ const WRITERS: usize = 4;
 const READERS: usize = 3;
 /// Connections that fill what was missed.
 const FILLERS: usize = 6;
+/// Connections that fill from transactions whose snapshot is older than the token.
+const OLD_SNAPSHOTS: usize = 3;
 /// How often the progress is told.
 const PROGRESS: Duration = Duration::from_secs(10);
 
@@ -109,7 +111,9 @@ fn at_work(world: &Rc<World>, random: &mut Random) -> Vec<JoinHandle<()>> {
     for number in 0..FILLERS {
         tasks.push(spawn(Box::pin(fill::run(world.clone(), number, random.fork()))));
     }
-    tasks.push(spawn(Box::pin(fill::run_old_snapshots(world.clone(), random.fork()))));
+    for number in FILLERS..FILLERS + OLD_SNAPSHOTS {
+        tasks.push(spawn(Box::pin(fill::run_old_snapshots(world.clone(), number, random.fork()))));
+    }
     tasks.push(spawn(Box::pin(evictor::run(world.clone(), random.fork()))));
     tasks.push(spawn(Box::pin(ddl::run(world.clone(), random.fork()))));
     tasks.push(spawn(Box::pin(sampler::run(world.clone()))));

@@ -48,7 +48,8 @@ pub async fn run(world: Rc<World>) {
             let Ok(confirmed) = confirmed.await else { continue };
             let Ok(look) = look(&world, &mut cache, generation).await else { break };
             // While Redis goes back its generation is odd.
-            let Some(look) = look.filter(|look| world.redis_generation.get() == look.generation && generation % 2 == 0)
+            let Some(look) =
+                look.filter(|look| world.redis_generation.get() == look.generation && generation.is_multiple_of(2))
             else {
                 last = None;
                 continue;

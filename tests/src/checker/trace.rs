@@ -14,8 +14,8 @@ const LATELY: Moment = 10 * SECOND;
 /// A fill, for the history.
 #[derive(Debug, Clone)]
 pub struct Fill {
-    /// Number of the reader.
-    pub reader: usize,
+    /// Number of the filler.
+    pub filler: usize,
     /// On what it was read.
     pub how: &'static str,
     /// Under what it was to be stored.
@@ -37,14 +37,14 @@ pub struct Fill {
 impl Fill {
     /// A fill that has been read and not been put.
     pub fn new(
-        reader: usize,
+        filler: usize,
         how: &'static str,
         token: String,
         asked: Moment,
         snapshot: (Moment, Moment),
         value: String,
     ) -> Fill {
-        Fill { reader, how, token, asked, snapshot, put: 0, value, tags: Vec::new(), stored: false }
+        Fill { filler, how, token, asked, snapshot, put: 0, value, tags: Vec::new(), stored: false }
     }
 }
 
@@ -97,7 +97,7 @@ pub fn history(world: &World, hit: &Hit, finding: Finding) -> String {
     let mut since = asked;
     if let Some(fill) = last_fill(world, hit) {
         since = since.min(fill.asked);
-        events.push((fill.asked, format!("reader {} has token {} ({})", fill.reader, fill.token, fill.how)));
+        events.push((fill.asked, format!("filler {} has token {} ({})", fill.filler, fill.token, fill.how)));
         let (from, to) = fill.snapshot;
         events.push((from, format!("it reads `{}`, until {}", fill.value, ms(to))));
         events.push((fill.put, format!("its value is stored under {} with tags {:?}", fill.token, fill.tags)));

@@ -35,7 +35,7 @@ impl DaemonFault {
             }
             DaemonFault::Second => other = Some(second(stack)),
         }
-        Undo::Daemon(self, other)
+        Undo::Daemon(self, other.map(Box::new))
     }
 
     pub(super) async fn end(self, other: Option<Daemon>, stack: &mut Stack) {

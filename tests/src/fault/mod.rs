@@ -90,7 +90,7 @@ impl FromStr for Fault {
 enum Undo {
     Nothing,
     Network(Link),
-    Daemon(DaemonFault, Option<crate::Daemon>),
+    Daemon(DaemonFault, Option<Box<crate::Daemon>>),
     /// Thawed when dropped.
     Frozen(Frozen),
     PostgresDown,
@@ -114,7 +114,7 @@ impl Injected {
         match self.undo {
             Undo::Nothing => {}
             Undo::Network(link) => link.set(stack, proxy::Traffic::Pass),
-            Undo::Daemon(fault, other) => fault.end(other, stack).await,
+            Undo::Daemon(fault, other) => fault.end(other.map(|other| *other), stack).await,
             Undo::Frozen(frozen) => drop(frozen),
             Undo::PostgresDown => stack.postgres.start_again().await.unwrap_or_else(|error| panic!("{error}")),
             Undo::Redis(undo) => undo.run(stack).await,
