@@ -23,24 +23,22 @@ pub async fn run(world: Rc<World>, mut random: Random) {
 }
 
 async fn evict(world: &World, cache: &mut Cache, random: &mut Random) -> redis::RedisResult<()> {
-    let tag = random.below(world.schema.tags.len());
-    let name = &world.schema.tags[tag];
+    let name = random.pick(&world.schema.tags);
     let family = name.split(':').next().unwrap_or_default();
     let log = world.mix.log_loss;
     let chance = random.below(100);
-    let (key, evicted_tag) = match chance {
-        _ if chance < log => (cache.key("log", ""), None),
-        chance if chance < log + 8 => (cache.key("a", family), None),
-        chance if chance < log + 16 => {
-            let whole = format!("{family}:*");
-            (cache.key("t", &whole), world.schema.tags.iter().position(|tag| *tag == whole))
-        }
-        chance if chance < log + 30 => (cache.key("e", &random.pick(&world.schema.objects).key), None),
-        _ => (cache.key("t", name), Some(tag)),
+    let (kind, name) = match chance {
+        _ if chance < log => ("log", String::new()),
+        chance if chance < log + 8 => ("a", family.to_owned()),
+        chance if chance < log + 16 => ("t", format!("{family}:*")),
+        chance if chance < log + 30 => ("e", random.pick(&world.schema.objects).key.clone()),
+        _ => ("t", name.clone()),
     };
-    // Before and after: whoever looks in between knows that he cannot know.
-    let count = || evicted_tag.into_iter().for_each(|tag| world.evicted.borrow_mut()[tag] += 1);
+    // The tag of a family may be that of an object too.
+    let tag = if kind == "t" { world.schema.tags.binary_search(&name).ok() } else { None };
+    let count = || tag.into_iter().for_each(|tag| world.evicted.borrow_mut()[tag] += 1);
     count();
+    let key = cache.key(kind, &name);
     let evicted: redis::RedisResult<u64> = cmd("DEL").arg(key).query_async(cache.connection()).await;
     count();
     let mut report = world.report.borrow_mut();
