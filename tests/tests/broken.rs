@@ -86,7 +86,7 @@ async fn held_commits_alone_are_harmless() {
 
 #[tokio::test]
 async fn forgetting_alone_is_harmless() {
-    is_clean(Variant::RegisterAtWatermark).await;
+    is_clean(Variant::NoLogCheck).await;
 }
 
 #[tokio::test]

@@ -31,8 +31,9 @@ pub fn place(variant: Variant) -> &'static str {
 /// The profile that makes frequent what the variant gets wrong.
 pub fn profile(variant: Variant) -> Profile {
     match variant {
-        Variant::WatermarkBeforeVisible => Profile::Held,
-        Variant::NoLogCheck | Variant::MissingTagIsValid | Variant::RegisterAtWatermark => Profile::Forgetful,
+        // What is refused while a commit is held is registered below it, and the next fill comes while it still is.
+        Variant::WatermarkBeforeVisible | Variant::RegisterAtWatermark => Profile::Held,
+        Variant::NoLogCheck | Variant::MissingTagIsValid => Profile::Forgetful,
         Variant::ReplayLowers => Profile::Replays,
         Variant::NoFence => Profile::Rivals,
         Variant::NoEpochAfterLoss | Variant::NoContinuity | Variant::ForeignEpoch => Profile::Restored,

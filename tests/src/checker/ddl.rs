@@ -6,6 +6,8 @@ use std::time::Duration;
 use tokio_postgres::Client;
 
 use super::commit::{Changes, begin, commit};
+use super::history::RowState;
+use super::options::Profile;
 use super::schema::KEYS;
 use super::table::Shape;
 use super::world::World;
@@ -17,6 +19,8 @@ type Result<T> = std::result::Result<T, tokio_postgres::Error>;
 const RETRY: Duration = Duration::from_millis(20);
 /// The longest time that something stays changed.
 const CHANGED: Duration = Duration::from_millis(120);
+/// The longest time that a writer is in flight while a table joins.
+const IN_FLIGHT: Duration = Duration::from_millis(400);
 
 /// Changes the schema now and then until the run is over.
 pub async fn run(world: Rc<World>, random: Random) {
@@ -83,8 +87,34 @@ impl Ddl {
         self.until_done(&format!("SELECT cachetag.untrack('{}')", world.schema.tables[table].name)).await;
         let without = self.random.up_to(CHANGED);
         world.pause(without).await;
-        self.until_done(&world.schema.tables[table].track()).await;
-        world.judge.borrow_mut().promise(concerned(), world.clock.now());
+        // Nobody else changes the table meanwhile, which would invalidate what the writer in flight must.
+        let joins = world.options.profile == Profile::Joins;
+        let _alone = if joins { Some(world.emptying[table].write().await) } else { None };
+        let in_flight = if joins { self.begin_change(table).await } else { None };
+        let time = self.random.up_to(IN_FLIGHT);
+        let end = async {
+            if let Some((writer, xid, changes)) = in_flight {
+                tokio::time::sleep(time).await;
+                commit(&world, &writer, xid, None, &changes).await;
+            }
+        };
+        let track = async {
+            self.until_done(&world.schema.tables[table].track()).await;
+            world.judge.borrow_mut().promise(concerned(), world.clock.now());
+        };
+        tokio::join!(end, track);
+    }
+
+    /// Changes a row in a transaction of its own, so that the table is to join while a writer is in flight.
+    async fn begin_change(&mut self, table: usize) -> Option<(Client, u64, Changes)> {
+        let world = self.world.clone();
+        let rows = world.rows.borrow()[table].clone();
+        let (key, state) = (0..KEYS).find_map(|key| Some((key, rows[key]?)))?;
+        let state = RowState { group: state.group, version: world.next_version() };
+        let writer = world.postgres().await;
+        let xid = begin(&writer, true).await.ok()?;
+        writer.batch_execute(&world.schema.tables[table].update(key, key, state)).await.ok()?;
+        Some((writer, xid, Changes::from([((table, key), Some(state))])))
     }
 
     /// An object whose tag depends on nothing for a while.

@@ -10,9 +10,10 @@ use tokio_postgres::Client;
 use super::schema::{KEYS, rows_of};
 
 use super::world::World;
+use crate::fault::proxy::Traffic;
 use crate::fault::{Fault, PostgresFault, RedisFault};
 use crate::random::Random;
-use crate::{Cache, DaemonOptions, Stack};
+use crate::{Cache, Daemon, DaemonOptions, Stack};
 
 /// What can happen, besides the faults that every test may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -283,15 +284,25 @@ impl<'a> Faults<'a> {
 
     async fn usurp(&mut self, random: &mut Random) {
         let claimant = self.field("claimant").await;
-        self.stack.daemon().pause();
-        // What is committed now waits in its socket, and is applied late unless it is fenced.
+        // Frozen, or with a call on its way to Redis that arrives when the other one has long gone on.
+        let frozen = random.percent(30);
+        if frozen {
+            self.stack.daemon().pause();
+        } else {
+            self.stack.proxies().redis.set(Traffic::Blackhole);
+        }
         tokio::time::sleep(random.up_to(ms(200))).await;
         self.terminate_walsender().await;
         let log = self.stack.folder().join("rival.log");
-        let mut rival = self.stack.another_daemon(&log, self.daemon.clone());
+        let postgres = self.stack.proxies().postgres.url(&self.stack.postgres_url());
+        let mut rival = Daemon::start(&postgres, &self.stack.redis_url(), &log, self.daemon.clone());
         until(async || self.field("claimant").await != claimant).await;
         tokio::time::sleep(random.up_to(ms(200))).await;
-        self.stack.daemon().resume();
+        if frozen {
+            self.stack.daemon().resume();
+        } else {
+            self.stack.proxies().redis.set(Traffic::Pass);
+        }
         tokio::time::sleep(random.up_to(ms(200))).await;
         if random.percent(50) {
             self.stack.daemon().kill9().await;

@@ -121,7 +121,7 @@ impl Profile {
             },
             Profile::Moves => Mix { moves: 80, ..mixed },
             Profile::Joins => {
-                Mix { ddl: ms(30), rules: 95, slow: 80, slowness: ms(400), faults: &["daemon frozen"], ..mixed }
+                Mix { ddl: ms(60), rules: 95, slow: 60, slowness: ms(60), faults: &["daemon frozen"], ..mixed }
             }
         }
     }

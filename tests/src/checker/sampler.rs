@@ -107,7 +107,8 @@ impl Epochs {
     fn vouch_for(&mut self, look: &Look) -> bool {
         if look.generation != self.generation {
             self.generation = look.generation;
-            self.void.clone_from(&self.highest);
+            // Gone back before the first look: then what it shows may be what Redis went back to.
+            self.void.clone_from(if self.highest.is_empty() { &look.epoch } else { &self.highest });
         }
         if look.epoch > self.highest {
             self.highest.clone_from(&look.epoch);
