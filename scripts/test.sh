@@ -31,11 +31,19 @@ redis_library() {
     cargo test --release --quiet -p cachetag-tests --test 'redis*' -- --test-threads="$threads"
 }
 
+# What a test prints is its result.
+told() {
+    cargo test --release --quiet -p cachetag-tests "$@" -- --nocapture --test-threads="$threads"
+}
+
 end_to_end() {
     local file name targets=(--lib)
     for file in tests/tests/*; do
         name=$(basename "$file" .rs)
-        [[ $name == redis* ]] || targets+=(--test "$name") # those have had their turn
+        case $name in
+        redis* | model | checker | broken) ;; # have a turn of their own
+        *) targets+=(--test "$name") ;;
+        esac
     done
     cargo test --release --quiet -p cachetag-tests "${targets[@]}" -- --test-threads="$threads"
 }
@@ -44,7 +52,10 @@ step "core and daemon: unit and property tests" cargo test --release --quiet -p 
 step "extension: SQL regression" extension/test/run.sh
 step "Redis library on $(redis-server --version 2>/dev/null | grep -o 'v=[0-9.]*' || echo 'the installed server')" redis_library
 step "Redis library on Valkey 8" on_valkey
+step "the consistency rule, exhaustively" told --test model
 step "end to end" end_to_end
+step "checker: three million reads under every fault" told --test checker
+step "checker: guards taken out on purpose are missed" told --test broken
 step "PostgreSQL's regression tests, every table tracked" scripts/regression.sh
 
 echo
