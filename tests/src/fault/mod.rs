@@ -39,7 +39,8 @@ pub enum Fault {
 impl Fault {
     /// Every fault that there is. Those of the network, and failovers, need [`StackOptions::proxied`](crate::StackOptions::proxied).
     pub fn all() -> Vec<Fault> {
-        let network = Link::ALL.iter().flat_map(|&link| Harm::ALL.iter().map(move |&harm| Fault::Network(link, harm)));
+        let network =
+            Link::ALL.iter().flat_map(|&link| Harm::of(link).into_iter().map(move |harm| Fault::Network(link, harm)));
         let daemon = DaemonFault::ALL.iter().copied().map(Fault::Daemon);
         let postgres = PostgresFault::ALL.iter().copied().map(Fault::Postgres);
         let redis = RedisFault::all().into_iter().map(Fault::Redis);

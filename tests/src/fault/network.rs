@@ -80,6 +80,22 @@ impl Link {
             Link::AppRedis => proxies.app_redis.set(traffic),
         }
     }
+
+    /// Forgets what is connected.
+    fn forget(&self, stack: &Stack) {
+        let proxies = stack.proxies();
+        match self {
+            Link::DaemonPostgres => {
+                proxies.postgres.forget(Kind::Replication);
+                proxies.postgres.forget(Kind::Ordinary);
+            }
+            Link::DaemonReplication => proxies.postgres.forget(Kind::Replication),
+            Link::DaemonSql => proxies.postgres.forget(Kind::Ordinary),
+            Link::DaemonRedis => proxies.redis.forget(Kind::Ordinary),
+            Link::AppPostgres => proxies.app_postgres.forget(Kind::Ordinary),
+            Link::AppRedis => proxies.app_redis.forget(Kind::Ordinary),
+        }
+    }
 }
 
 impl fmt::Display for Link {
@@ -110,16 +126,27 @@ pub enum Harm {
     CutToServer,
     /// Reset in the middle of what the server sends, over and over.
     CutToClient,
+    /// What is connected is dead and nobody is told; new connections are welcome.
+    Forgotten,
 }
 
 impl Harm {
-    /// All of them.
-    pub const ALL: &[Harm] =
-        &[Harm::Refused, Harm::Silent, Harm::Late, Harm::Slow, Harm::CutToServer, Harm::CutToClient];
+    /// All that can be done to a link. Only the daemon has to find out by itself that a connection is dead.
+    pub fn of(link: Link) -> Vec<Harm> {
+        let mut all = vec![Harm::Refused, Harm::Silent, Harm::Late, Harm::Slow, Harm::CutToServer, Harm::CutToClient];
+        if matches!(link, Link::DaemonReplication | Link::DaemonSql | Link::DaemonRedis) {
+            all.push(Harm::Forgotten);
+        }
+        all
+    }
 
     pub(super) fn inject(self, link: Link, stack: &Stack, random: &mut Random) -> Undo {
         let mut cut = |direction| Traffic::CutAfter { bytes: random.below(CUT_BYTES), direction };
         let traffic = match self {
+            Harm::Forgotten => {
+                link.forget(stack);
+                return Undo::Nothing;
+            }
             Harm::Refused => Traffic::Refuse,
             Harm::Silent => Traffic::Blackhole,
             Harm::Late => Traffic::Delay(DELAY),
@@ -141,6 +168,7 @@ impl fmt::Display for Harm {
             Harm::Slow => "slow",
             Harm::CutToServer => "cut-to-server",
             Harm::CutToClient => "cut-to-client",
+            Harm::Forgotten => "forgotten",
         })
     }
 }

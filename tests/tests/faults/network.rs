@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use cachetag_tests::fault::proxy::Kind;
 use cachetag_tests::fault::{Fault, Harm, Link};
 
 use crate::trial::{Trial, WHILE};
@@ -12,7 +11,7 @@ const LONG: Duration = Duration::from_secs(12);
 
 async fn every_harm_to(link: Link) {
     let mut trial = Trial::start().await;
-    for &harm in Harm::ALL {
+    for harm in Harm::of(link) {
         trial.suffers(Fault::Network(link, harm), WHILE).await;
     }
     trial.finish().await;
@@ -61,16 +60,10 @@ async fn silent_beyond_every_timeout() {
 /// which does not know either.
 #[tokio::test]
 async fn a_firewall_that_forgets_connections() {
-    let trial = Trial::start().await;
+    let mut trial = Trial::start().await;
     let epoch = trial.epoch().await;
-    let proxies = trial.stack.proxies();
-    for (proxy, kind, name) in [
-        (&proxies.redis, Kind::Ordinary, "daemon-redis forgotten"),
-        (&proxies.postgres, Kind::Ordinary, "daemon-sql forgotten"),
-        (&proxies.postgres, Kind::Replication, "daemon-replication forgotten"),
-    ] {
-        proxy.forget(kind);
-        trial.recovers(name).await;
+    for link in [Link::DaemonRedis, Link::DaemonSql, Link::DaemonReplication] {
+        trial.suffers(Fault::Network(link, Harm::Forgotten), Duration::ZERO).await;
     }
     assert_eq!(trial.epoch().await, epoch);
     trial.finish().await;
