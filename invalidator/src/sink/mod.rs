@@ -27,7 +27,7 @@ use connect::CONNECT_TIMEOUT;
 
 /// A Redis that takes longer than this to answer is treated as gone: the call is made again on a new connection, and continuity
 /// is proven anew. Whatever became of the old call, that is cheap.
-const RESPONSE_TIMEOUT: Duration = Duration::from_secs(4);
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Why Redis cannot be used.
 #[derive(Debug, thiserror::Error)]
