@@ -136,17 +136,22 @@ async fn a_missing_replica_is_said_and_holds_only_acknowledgements_back() {
     assert!(applied(&mut pair.replica().await).await >= commit);
 }
 
+/// Waits until the replica holds entry `i1`.
+async fn entry_arrives(replica: &mut Cache) {
+    eventually("the entry on the replica", PATIENCE, async || {
+        let keys: u64 = redis::cmd("EXISTS").arg("{ct}:e:i1").query_async(replica.connection()).await.ok()?;
+        (keys == 1).then_some(())
+    })
+    .await;
+}
+
 /// The replica was cut off from the last writes. Without WAIT they are acknowledged, and lost: a new epoch.
 #[tokio::test]
 async fn without_wait_a_replica_that_lacks_writes_opens_an_epoch() {
     let mut pair = pair(DaemonOptions::new()).await;
     pair.stack.fill("i1", "old", &["item:1"]).await;
     let mut replica = pair.replica().await;
-    eventually("the entry on the replica", PATIENCE, async || {
-        let keys: u64 = redis::cmd("EXISTS").arg("{ct}:e:i1").query_async(replica.connection()).await.ok()?;
-        (keys == 1).then_some(())
-    })
-    .await;
+    entry_arrives(&mut replica).await;
     pair.promote().await;
     let old = epoch(&mut replica).await;
     let commit = pair.stack.commit(CHANGE).await;
@@ -166,11 +171,7 @@ async fn with_wait_a_replica_that_lacks_writes_gets_them_again() {
     let mut pair = pair(waiting()).await;
     pair.stack.fill("i1", "old", &["item:1"]).await;
     let mut replica = pair.replica().await;
-    eventually("the entry on the replica", PATIENCE, async || {
-        let keys: u64 = redis::cmd("EXISTS").arg("{ct}:e:i1").query_async(replica.connection()).await.ok()?;
-        (keys == 1).then_some(())
-    })
-    .await;
+    entry_arrives(&mut replica).await;
     pair.promote().await;
     let old = epoch(&mut replica).await;
     let commit = pair.stack.commit(CHANGE).await;

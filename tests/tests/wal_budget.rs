@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use cachetag_tests::{DaemonOptions, Stack, StackOptions, eventually, lsn};
+use cachetag_tests::{DaemonOptions, Stack, StackOptions, eventually, lsn, lsn_of_version};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 const SCHEMA: &str = "
@@ -120,8 +120,7 @@ async fn a_move_that_leaves_nothing_out_costs_nothing() {
     let old = epoch(&stack).await.expect("an epoch");
     stack.daemon().kill9().await;
     let applied = stack.cache().await.state().await.expect("state")["applied"].clone();
-    let position: u64 = applied.split_once('.').and_then(|(_, p)| p.parse().ok()).expect("a position");
-    let target = format!("{:X}/{:X}", position >> 32, position & 0xFFFF_FFFF);
+    let target = cachetag_core::Lsn(lsn_of_version(&applied));
     stack.sql(&format!("SELECT pg_replication_slot_advance('cachetag', '{target}')")).await;
     stack.daemon().start_again();
     stack.wait_caught_up_now().await;
