@@ -277,8 +277,8 @@ async fn wal_sender_timeout_is_kept_while_redis_hangs() {
     for _ in 0..20 {
         stack.sql(CHANGE).await;
     }
-    // Three timeouts long, and less than the daemon's own patience with Redis.
-    tokio::time::sleep(Duration::from_secs(3)).await;
+    // Twice the timeout, and less than the daemon's own patience with Redis, which is three seconds.
+    tokio::time::sleep(Duration::from_secs(2)).await;
     assert_eq!(stack.value(walsender).await, pid, "the server has ended the connection");
     stack.redis.signal(libc::SIGCONT);
     stack.wait_caught_up_now().await;
