@@ -1,0 +1,1 @@
+//! What is stored of a value: format, schema version and compression, stamped.

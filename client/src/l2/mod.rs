@@ -1,0 +1,1 @@
+//! The Redis layer: the library's protocol, typed.

@@ -1,0 +1,1 @@
+//! Hits, misses by reason, latencies, hot keys.

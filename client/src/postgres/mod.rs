@@ -1,0 +1,1 @@
+//! Helpers around tokio-postgres and deadpool.

@@ -1,0 +1,1 @@
+//! What keeps a slow or dead layer from taking the application with it.
