@@ -1,0 +1,155 @@
+//! A value as a read gives it, and what is known of it.
+
+use std::any::Any;
+use std::fmt;
+use std::ops::Deref;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use cachetag_core::{Tag, Version};
+
+/// Where a value came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Source {
+    /// The layer in this process.
+    Memory,
+    /// Redis.
+    Redis,
+    /// The third layer.
+    Third,
+    /// The loader, just now.
+    Loader,
+}
+
+/// What is known of a value.
+#[derive(Debug, Clone)]
+pub struct Metadata {
+    pub(crate) source: Source,
+    pub(crate) as_of: Option<Version>,
+    /// It is known to be true up to here.
+    pub(crate) valid_to: Option<Version>,
+    pub(crate) tags: Arc<[Tag]>,
+    pub(crate) born: Instant,
+    pub(crate) cost: Duration,
+    pub(crate) size: usize,
+    pub(crate) accesses: u64,
+    pub(crate) stale: bool,
+    pub(crate) confidence: f32,
+    pub(crate) shard: usize,
+}
+
+impl Metadata {
+    /// Where it came from.
+    pub fn source(&self) -> Source {
+        self.source
+    }
+
+    /// The version under which it was read from the database; `None` where the cache could not vouch for anything.
+    pub fn as_of(&self) -> Option<Version> {
+        self.as_of
+    }
+
+    /// What it depends on. Empty for a value from Redis whose tags were not needed.
+    pub fn tags(&self) -> &[Tag] {
+        &self.tags
+    }
+
+    /// Time since it was stored, or loaded.
+    pub fn age(&self) -> Duration {
+        self.born.elapsed()
+    }
+
+    /// How long it took to load.
+    pub fn cost(&self) -> Duration {
+        self.cost
+    }
+
+    /// Bytes of the value as it is stored, 0 if it was not.
+    pub fn size(&self) -> usize {
+        self.size
+    }
+
+    /// How often this process has read it from memory.
+    pub fn accesses(&self) -> u64 {
+        self.accesses
+    }
+
+    /// Is it past its best: softly invalidated, past its `fresh_for`, or served because the database failed?
+    pub fn is_stale(&self) -> bool {
+        self.stale
+    }
+
+    /// How sure its loader was of it, from 0 to 1.
+    pub fn confidence(&self) -> f32 {
+        self.confidence
+    }
+}
+
+/// A value and what is known of it. Derefs to the value.
+///
+/// ```
+/// # use cachetag_client::Cached;
+/// fn header(page: &Cached<String>) -> String {
+///     format!("X-Cache: {:?}, age {} ms, {} bytes", page.metadata().source(), page.metadata().age().as_millis(), page.len())
+/// }
+/// ```
+pub struct Cached<T> {
+    value: Arc<T>,
+    metadata: Arc<Metadata>,
+}
+
+impl<T> Cached<T> {
+    /// What is known of it.
+    pub fn metadata(&self) -> &Metadata {
+        &self.metadata
+    }
+
+    /// The value, shared with the cache.
+    pub fn into_inner(self) -> Arc<T> {
+        self.value
+    }
+}
+
+impl<T> Clone for Cached<T> {
+    fn clone(&self) -> Self {
+        Cached { value: self.value.clone(), metadata: self.metadata.clone() }
+    }
+}
+
+impl<T> Deref for Cached<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.value
+    }
+}
+
+impl<T: fmt::Debug> fmt::Debug for Cached<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cached").field("value", &self.value).field("metadata", &self.metadata).finish()
+    }
+}
+
+/// A value of any type, as layers and flights hand it on; `None` is a stored absence.
+pub(crate) type AnyValue = Option<Arc<dyn Any + Send + Sync>>;
+
+/// What a read found.
+#[derive(Clone)]
+pub(crate) struct Found {
+    pub value: AnyValue,
+    pub metadata: Arc<Metadata>,
+}
+
+impl Found {
+    /// The value in the caller's type: `None` if it is of another, `Some(None)` if it is absent.
+    pub fn typed<T: Send + Sync + 'static>(&self) -> Option<Option<Cached<T>>> {
+        match &self.value {
+            None => Some(None),
+            Some(value) => {
+                let value = value.clone().downcast::<T>().ok()?;
+                Some(Some(Cached { value, metadata: self.metadata.clone() }))
+            }
+        }
+    }
+}
