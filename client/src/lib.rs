@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod adaptive;
 pub mod envelope;
 pub mod feed;
 pub mod l1;

@@ -1,1 +1,5 @@
 //! Hits, misses by reason, latencies, hot keys.
+
+mod layer;
+
+pub use layer::Layer;

@@ -1,0 +1,1 @@
+//! How long an entry lives, and when it is made anew.
