@@ -13,6 +13,7 @@ use redis::{Cmd, Pipeline, RedisError, RedisResult, Value};
 use tokio::sync::watch;
 
 use super::error::{is_demoted, of_call};
+use super::reply::unexpected;
 use super::url::{Target, redact};
 use super::{Error, Timeouts};
 
@@ -57,6 +58,12 @@ struct Live {
     silent: u32,
 }
 
+#[derive(Clone, Copy)]
+enum Request<'a> {
+    One(&'a Cmd),
+    Many(&'a Pipeline),
+}
+
 impl Connection {
     /// Nothing is connected yet.
     pub fn new(url: &str, timeouts: Timeouts) -> Result<Connection, Error> {
@@ -82,45 +89,44 @@ impl Connection {
 
     /// Sends a command. An error that Redis answers is an error here.
     pub async fn call(&self, command: &Cmd) -> Result<Value, Error> {
-        let value = self.attempt(async |mut connection| connection.send_packed_command(command).await).await?;
-        value.extract_error().map_err(|source| self.of_call(source))
+        self.checked(self.send(Request::One(command)).await?)
     }
 
     /// Sends commands in one round trip. An error that Redis answers to one of them is a value here.
     pub async fn pipeline(&self, pipeline: &Pipeline) -> Result<Vec<Value>, Error> {
-        let count = pipeline.len();
-        self.attempt(async |mut connection| connection.send_packed_commands(pipeline, 0, count).await).await
+        match self.send(Request::Many(pipeline)).await? {
+            Value::Array(values) if values.len() == pipeline.len() => Ok(values),
+            other => Err(unexpected("a pipeline", &other)),
+        }
     }
 
     /// The error for a value that is one of Redis's errors; the value otherwise.
     pub fn checked(&self, value: Value) -> Result<Value, Error> {
-        value.extract_error().map_err(|source| self.of_call(source))
+        value.extract_error().map_err(|source| of_call(source, self.timeouts.response))
     }
 
-    fn of_call(&self, source: RedisError) -> Error {
-        of_call(source, self.timeouts.response)
-    }
-
-    /// Runs a call; again on a new connection if the one that was there turns out to be broken. Every call of ours may be executed twice.
-    async fn attempt<T: Answer>(
-        &self,
-        call: impl AsyncFn(MultiplexedConnection) -> RedisResult<T>,
-    ) -> Result<T, Error> {
+    /// Sends; again on a new connection if the one that was there turns out to be broken. Every call of ours may be executed twice.
+    async fn send(&self, request: Request<'_>) -> Result<Value, Error> {
         let mut is_retry = false;
         loop {
-            let (connection, born) = self.live().await?;
-            let result = call(connection).await;
+            let (mut connection, born) = self.live().await?;
+            let result = match request {
+                Request::One(command) => connection.send_packed_command(command).await,
+                Request::Many(pipeline) => {
+                    connection.send_packed_commands(pipeline, 0, pipeline.len()).await.map(Value::Array)
+                }
+            };
             let broke = self.observe(born, &result);
             match result {
                 Ok(value) => return Ok(value),
                 Err(_) if broke && !is_retry => is_retry = true,
-                Err(source) => return Err(self.of_call(source)),
+                Err(source) => return Err(of_call(source, self.timeouts.response)),
             }
         }
     }
 
     /// Learns from a result; gives the connection up if it must be. Says whether it broke, for which another may be tried at once.
-    fn observe<T: Answer>(&self, born: Instant, result: &RedisResult<T>) -> bool {
+    fn observe(&self, born: Instant, result: &RedisResult<Value>) -> bool {
         let mut slot = self.slot.lock();
         let live = match &mut *slot {
             Slot::Live(live) if live.born == born => live,
@@ -130,7 +136,7 @@ impl Connection {
         let (give_up, broke) = match result {
             Ok(value) => {
                 live.silent = 0;
-                (value.is_demoted() && live.born.elapsed() >= DEMOTED_LIFE, false)
+                (says_demoted(value) && live.born.elapsed() >= DEMOTED_LIFE, false)
             }
             Err(error) if error.is_timeout() => {
                 live.silent += 1;
@@ -235,21 +241,15 @@ fn is_broken(error: &RedisError) -> bool {
         && (error.is_io_error() || error.is_unrecoverable_error() || error.kind() == redis::ErrorKind::Parse)
 }
 
-/// What a connection may answer.
-trait Answer {
-    /// Does it say that this is no primary?
-    fn is_demoted(&self) -> bool;
-}
-
-impl Answer for Value {
-    fn is_demoted(&self) -> bool {
-        matches!(self, Value::ServerError(error) if is_demoted(error.kind()))
-    }
-}
-
-impl Answer for Vec<Value> {
-    fn is_demoted(&self) -> bool {
-        self.iter().any(Answer::is_demoted)
+/// Does it say that this is no primary?
+fn says_demoted(value: &Value) -> bool {
+    match value {
+        Value::ServerError(error) => is_demoted(error.kind()),
+        // Of a pipeline.
+        Value::Array(values) => {
+            values.iter().any(|value| matches!(value, Value::ServerError(_)) && says_demoted(value))
+        }
+        _ => false,
     }
 }
 

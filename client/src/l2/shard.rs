@@ -270,11 +270,7 @@ impl Shard {
         if pipeline.is_empty() {
             return Ok(Vec::new());
         }
-        let replies = self.connection.pipeline(&pipeline).await?;
-        if replies.len() != pipeline.len() {
-            return Err(unexpected("a pipeline", &Value::Array(replies)));
-        }
-        Ok(replies)
+        self.connection.pipeline(&pipeline).await
     }
 
     fn function(&self, command: &str, function: &str, key: &str) -> Cmd {
