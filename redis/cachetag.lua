@@ -9,7 +9,8 @@
 --
 --   {ct}:w         hash    the state: epoch floor soft_floor watermark applied fresh_at claimant source max_lag lease_ms version
 --                          log_from log_len log_bytes marked
---   {ct}:e:<key>   hash    an entry: payload as_of keys put_at expires_at fresh_until cost kind
+--   {ct}:e:<key>   hash    an entry: payload as_of keys put_at expires_at fresh_until cost kind; meta: the same again, without the payload,
+--                          as one text, for clients that judge entries themselves and want two fields instead of eight
 --   {ct}:t:<tag>   string  "<hard version>" or "<hard version> <soft version>": when the tag was last bumped, or registered;
 --                          {ct}:t:<family>:* is the last bump of the whole family
 --   {ct}:a:<family> string likewise: the last bump of any member of the family; {ct}:a:* the last bump of any tag at all
@@ -394,7 +395,8 @@ end
 
 local function release_lease(prefix, key, id)
   local name = lease_key(prefix, key)
-  if pcall_redis('GET', name) == id then call('DEL', name) end
+  if pcall_redis('GET', name) == id then return call('DEL', name) end
+  return 0
 end
 
 ---------------------------------------------------------------------------------------------------------------------------------------
@@ -502,6 +504,13 @@ local function search_log(prefix, missing, as_of, s)
     start = '(' .. part[#part][1]
     chunk = min(chunk * 2, 32, SCAN_RECORDS - records)
   end
+end
+
+-- The field `meta`: as_of, put_at, expires_at, fresh_until ('-' if there is none), cost and kind in a line, then the keys, a line each.
+-- A word more in the first line tells a client that there is more to an entry than it knows: it must not judge it then.
+local function meta_of(as_of, put_at, expires_at, fresh_until, cost, kind, keys)
+  local head = concat({ as_of, put_at, expires_at, fresh_until == '' and '-' or fresh_until, cost, kind }, ' ')
+  return keys == '' and head or head .. '\n' .. keys
 end
 
 -- The keys that an entry with these tags checks, without the prefix, a key a line.
@@ -641,9 +650,10 @@ local function cachetag_put(keys, args)
   end
 
   local now = now_ms()
-  call('HSET', key, 'payload', payload, 'as_of', as_of, 'keys', suffixes, 'put_at', format('%.0f', now),
-    'expires_at', format('%.0f', now + ttl), 'fresh_until', o.fresh and format('%.0f', now + o.fresh) or '', 'cost', o.cost or 0,
-    'kind', o.absent and 'absent' or 'value')
+  local put_at, expires_at, fresh_until = format('%.0f', now), format('%.0f', now + ttl), o.fresh and format('%.0f', now + o.fresh) or ''
+  local cost, kind = format('%.0f', o.cost or 0), o.absent and 'absent' or 'value'
+  call('HSET', key, 'payload', payload, 'as_of', as_of, 'keys', suffixes, 'put_at', put_at, 'expires_at', expires_at,
+    'fresh_until', fresh_until, 'cost', cost, 'kind', kind, 'meta', meta_of(as_of, put_at, expires_at, fresh_until, cost, kind, suffixes))
   call('PEXPIRE', key, format('%.0f', ttl))
   if o.lease then release_lease(prefix, key, o.lease) end
   return { 'stored', as_of }
@@ -655,6 +665,17 @@ local function cachetag_drop(keys, args)
   prefix_of_entry(keys)
   no_more(args, 1)
   return call('UNLINK', keys[1])
+end
+
+-- FCALL cachetag_release 1 {ct}:e:<key> lease  → 1, or 0 if that lease is not held any more
+--   Gives a lease back without a put, so that the next caller need not wait until it runs out: for a computation that failed.
+--
+-- Errors: KEYS, lease. O(1).
+local function cachetag_release(keys, args)
+  local prefix = prefix_of_entry(keys)
+  local id = name_argument('lease', args[1], 256)
+  no_more(args, 2)
+  return release_lease(prefix, keys[1], id)
 end
 
 -- Words for what judge and closed return.
@@ -1082,6 +1103,7 @@ register('cachetag_get', { 'allow-oom' }, cachetag_get)
 register('cachetag_peek', { 'no-writes' }, cachetag_peek)
 register('cachetag_put', {}, cachetag_put)
 register('cachetag_drop', { 'allow-oom' }, cachetag_drop)
+register('cachetag_release', { 'allow-oom' }, cachetag_release)
 register('cachetag_explain', { 'no-writes' }, cachetag_explain)
 register('cachetag_claim', { 'allow-oom' }, cachetag_claim)
 register('cachetag_apply', { 'allow-oom' }, cachetag_apply)

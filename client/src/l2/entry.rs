@@ -1,0 +1,216 @@
+//! An entry as Redis holds it, read by plain commands: `HMGET {ct}:e:<key> payload meta`.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use cachetag_core::Version;
+use redis::Value;
+
+use super::reply::natural;
+
+/// Of the draws of XFetch none reaches further than this many times the cost: -ln(2^-52), rounded up.
+const EARLY_REACH: f64 = 36.1;
+
+/// What an entry is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// A value.
+    Value,
+    /// The knowledge that there is nothing.
+    Absent,
+}
+
+/// A key that must be there, and not above `as_of`, for an entry to be valid.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Check<'a> {
+    /// `{ct}:t:<tag>`: the last bump of this very tag, which may be `family:*`.
+    Tag(&'a str),
+    /// `{ct}:a:<family>`: the last bump of any member of the family; of any tag at all for `*`.
+    Members(&'a str),
+}
+
+/// An entry that nobody has judged yet.
+///
+/// ```
+/// use cachetag_client::l2::{Check, RawEntry};
+///
+/// let meta = "1767225600.00000000000000000100 1767225600000 1767225660000 - 12 value\nt:product:42\nt:product:*";
+/// let entry = RawEntry::parse("payload", meta).unwrap();
+/// assert_eq!(entry.checks().collect::<Vec<_>>(), [Check::Tag("product:42"), Check::Tag("product:*")]);
+/// assert!(!entry.is_expired(1_767_225_659_999) && entry.is_expired(1_767_225_660_000));
+/// ```
+#[derive(Debug, Clone, PartialEq)]
+pub struct RawEntry {
+    /// The value; empty for an absence.
+    pub payload: Bytes,
+    /// A value or an absence.
+    pub kind: Kind,
+    /// The version under which it was read.
+    pub as_of: Version,
+    /// When it was put; as all times here in ms since 1970, on Redis's clock.
+    pub put_at: u64,
+    /// When it ends.
+    pub expires_at: u64,
+    /// When it begins to be stale.
+    pub fresh_until: Option<u64>,
+    /// What computing it took.
+    pub cost: Duration,
+    /// The field `meta`; `keys_at` is where its keys begin.
+    meta: Box<str>,
+    keys_at: usize,
+}
+
+impl RawEntry {
+    /// Reads the two fields of an entry; `None` if `meta` is not what `cachetag_put` writes.
+    pub fn parse(payload: impl Into<Bytes>, meta: impl Into<Box<str>>) -> Option<RawEntry> {
+        let meta = meta.into();
+        let (head, keys_at) = match meta.split_once('\n') {
+            Some((head, _)) => (head, head.len() + 1),
+            None => (&*meta, meta.len()),
+        };
+        let mut words = head.split(' ');
+        let as_of = words.next()?.parse().ok()?;
+        let put_at = natural(words.next()?)?;
+        let expires_at = natural(words.next()?)?;
+        let fresh_until = match words.next()? {
+            "-" => None,
+            time => Some(natural(time)?),
+        };
+        let cost = Duration::from_millis(natural(words.next()?)?);
+        let kind = match words.next()? {
+            "value" => Kind::Value,
+            "absent" => Kind::Absent,
+            _ => return None,
+        };
+        // A word more is a library's that knows more than this client: it may mean that there is more to check.
+        if words.next().is_some() || !meta[keys_at..].lines().all(|key| check(key).is_some()) {
+            return None;
+        }
+        Some(RawEntry { payload: payload.into(), kind, as_of, put_at, expires_at, fresh_until, cost, meta, keys_at })
+    }
+
+    /// Reads the reply of an HMGET; `None` for no entry, and for one of an older library, which has no `meta`.
+    pub(super) fn read(reply: Value) -> Option<RawEntry> {
+        let Value::Array(fields) = reply else { return None };
+        let Ok([Value::BulkString(payload), Value::BulkString(meta)]) = <[Value; 2]>::try_from(fields) else {
+            return None;
+        };
+        RawEntry::parse(payload, String::from_utf8(meta).ok()?)
+    }
+
+    /// The value; `None` for an absence.
+    pub fn value(&self) -> Option<&Bytes> {
+        (self.kind == Kind::Value).then_some(&self.payload)
+    }
+
+    /// What its validity depends on.
+    pub fn checks(&self) -> impl Iterator<Item = Check<'_>> {
+        self.keys().filter_map(check)
+    }
+
+    /// The same as keys of Redis, without the prefix.
+    pub fn keys(&self) -> impl Iterator<Item = &str> {
+        self.meta[self.keys_at..].lines()
+    }
+
+    /// The tags that it was put with.
+    pub fn tags(&self) -> impl Iterator<Item = String> {
+        // Every tag of a family brings `family:*` along: it is a tag of the entry only if its members are checked too.
+        let members = |family: &str| self.checks().any(|check| check == Check::Members(family));
+        self.checks().filter_map(move |check| match check {
+            Check::Tag(tag) => match tag.strip_suffix(":*") {
+                Some(family) if !members(family) => None,
+                _ => Some(tag.to_owned()),
+            },
+            Check::Members("*") => Some("*".to_owned()),
+            Check::Members(_) => None,
+        })
+    }
+
+    /// Has its time run out?
+    pub fn is_expired(&self, now_ms: u64) -> bool {
+        now_ms >= self.expires_at
+    }
+
+    /// May it still be served without saying that it is stale, as far as its own time goes?
+    pub fn is_fresh(&self, now_ms: u64) -> bool {
+        self.fresh_until.is_none_or(|until| now_ms < until)
+    }
+
+    /// How long ago it was put.
+    pub fn age(&self, now_ms: u64) -> Duration {
+        Duration::from_millis(now_ms.saturating_sub(self.put_at))
+    }
+
+    /// XFetch: should this caller recompute it before its time has come? `draw` is uniform in (0, 1].
+    ///
+    /// ```
+    /// # use cachetag_client::l2::RawEntry;
+    /// let entry = RawEntry::parse("", "0000000001.00000000000000000100 0 10000 - 500 value").unwrap();
+    /// assert!(entry.is_early(9_000, 1.0, 0.1), "500 ms * -ln(0.1) reaches a second ahead");
+    /// assert!(!entry.is_early(9_000, 1.0, 0.5) && !entry.is_early(9_000, 0.0, 0.1));
+    /// ```
+    pub fn is_early(&self, now_ms: u64, beta: f64, draw: f64) -> bool {
+        let reach = self.cost.as_millis() as f64 * beta;
+        let left = self.expires_at.min(self.fresh_until.unwrap_or(u64::MAX)).saturating_sub(now_ms) as f64;
+        reach > 0.0 && left <= reach * EARLY_REACH && left <= reach * -draw.ln()
+    }
+}
+
+fn check(key: &str) -> Option<Check<'_>> {
+    if let Some(tag) = key.strip_prefix("t:") {
+        return Some(Check::Tag(tag));
+    }
+    key.strip_prefix("a:").map(Check::Members)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HEAD: &str = "1767225600.00000000000000000100 1000 2000 1500 7 value";
+
+    #[test]
+    fn both_fields_are_read() {
+        let bulk = |text: &str| Value::BulkString(text.into());
+        let entry = RawEntry::read(Value::Array(vec![bulk("v"), bulk(&format!("{HEAD}\nt:a:1\nt:a:*\na:*"))])).unwrap();
+        assert_eq!((entry.value().map(|v| &v[..]), entry.as_of.lsn.0), (Some(&b"v"[..]), 100));
+        assert_eq!((entry.put_at, entry.expires_at, entry.fresh_until), (1000, 2000, Some(1500)));
+        assert_eq!((entry.cost, entry.kind), (Duration::from_millis(7), Kind::Value));
+        assert_eq!(entry.keys().collect::<Vec<_>>(), ["t:a:1", "t:a:*", "a:*"]);
+        assert_eq!(entry.tags().collect::<Vec<_>>(), ["a:1", "*"]);
+        assert!(entry.is_fresh(1499) && !entry.is_fresh(1500));
+        for none in [
+            Value::Array(vec![Value::Nil, Value::Nil]),
+            Value::Array(vec![bulk("v"), Value::Nil]),
+            Value::Array(vec![bulk("v")]),
+            Value::Nil,
+        ] {
+            assert_eq!(RawEntry::read(none), None);
+        }
+    }
+
+    #[test]
+    fn a_family_is_a_tag_if_its_members_are_checked() {
+        let tags = |keys: &str| RawEntry::parse("", format!("{HEAD}\n{keys}")).unwrap().tags().collect::<Vec<_>>();
+        assert_eq!(tags("t:a:1\nt:a:*"), ["a:1"]);
+        assert_eq!(tags("t:a:*\na:a\nt:b\nt:b:*"), ["a:*", "b"]);
+        assert_eq!(RawEntry::parse("", HEAD).unwrap().tags().count(), 0);
+    }
+
+    #[test]
+    fn what_is_not_of_this_shape_is_none() {
+        let long = format!("{HEAD} more");
+        let strange = format!("{HEAD}\nx:key");
+        for meta in ["", "1 2 3", &HEAD.replace("value", "thing"), &HEAD.replace("1000", "-1"), &long, &strange] {
+            assert_eq!(RawEntry::parse("", meta), None, "{meta}");
+        }
+    }
+
+    #[test]
+    fn an_absence_has_no_value() {
+        let entry = RawEntry::parse("", HEAD.replace("value", "absent").replace("1500", "-")).unwrap();
+        assert_eq!((entry.kind, entry.value(), entry.fresh_until), (Kind::Absent, None, None));
+        assert!(entry.is_fresh(u64::MAX));
+    }
+}

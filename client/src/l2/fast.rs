@@ -1,0 +1,48 @@
+//! Reading by plain commands, with the verdict given here.
+
+use redis::Value;
+
+use super::reply::{natural, text, unexpected};
+use super::{Error, RawEntry, ShardState, Verdict};
+
+/// Entries as they are, the state before them, and the time on Redis's clock.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Reading {
+    /// Where the shard stood just before the entries were read.
+    pub state: ShardState,
+    /// The time then, in ms since 1970 on Redis's clock.
+    pub now_ms: u64,
+    /// The entries, in the order of the keys; `None` for none, and for one of an older library.
+    pub entries: Vec<Option<RawEntry>>,
+}
+
+/// An entry and the verdict on it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Fast {
+    /// May it be served?
+    pub verdict: Verdict,
+    /// The entry, also if it may not be served.
+    pub entry: Option<RawEntry>,
+}
+
+/// Reads a reply of TIME, in ms.
+pub(super) fn time(reply: &Value) -> Result<u64, Error> {
+    let read = || {
+        let Value::Array(fields) = reply else { return None };
+        let [seconds, micros] = fields.as_slice() else { return None };
+        natural(text(seconds)?)?.checked_mul(1000)?.checked_add(natural(text(micros)?)? / 1000)
+    };
+    read().ok_or_else(|| unexpected("TIME", reply))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn time_is_read_in_milliseconds() {
+        let reply = |a: &str, b: &str| Value::Array(vec![Value::BulkString(a.into()), Value::BulkString(b.into())]);
+        assert_eq!(time(&reply("1767225600", "123999")).unwrap(), 1_767_225_600_123);
+        assert!(time(&reply("", "1")).is_err() && time(&Value::Array(vec![])).is_err() && time(&Value::Nil).is_err());
+    }
+}
