@@ -1,6 +1,5 @@
 //! Taking replies apart. What does not fit becomes an error that shows it.
 
-use bytes::Bytes;
 use redis::Value;
 
 use super::Error;
@@ -14,14 +13,6 @@ pub(super) fn text(value: &Value) -> Option<&str> {
         Value::BulkString(bytes) => std::str::from_utf8(bytes).ok(),
         Value::SimpleString(text) => Some(text),
         Value::Okay => Some("OK"),
-        _ => None,
-    }
-}
-
-/// The bytes of a bulk string, without copying them.
-pub(super) fn bytes(value: Value) -> Option<Bytes> {
-    match value {
-        Value::BulkString(bytes) => Some(bytes.into()),
         _ => None,
     }
 }

@@ -47,6 +47,11 @@ impl Layer {
             Layer::Loader => "loader",
         }
     }
+
+    /// Its place in [`ALL`](Layer::ALL).
+    pub(super) fn index(self) -> usize {
+        self as usize
+    }
 }
 
 impl fmt::Display for Layer {

@@ -11,7 +11,7 @@ const LIBRARY: &str = include_str!("../../../redis/cachetag.lua");
 /// The state grows with what was stored: it begins anew after so many calls.
 const CALLS: u32 = 2000;
 
-const FUNCTIONS: [(&str, &str); 11] = [
+const FUNCTIONS: [(&str, &str); 12] = [
     ("cachetag_get", "{ct}:e:k"),
     ("cachetag_peek", "{ct}:e:k"),
     ("cachetag_put", "{ct}:e:k"),
@@ -23,6 +23,7 @@ const FUNCTIONS: [(&str, &str); 11] = [
     ("cachetag_reset", "{ct}:w"),
     ("cachetag_state", "{ct}:w"),
     ("cachetag_version", ""),
+    ("cachetag_release", "{ct}:e:k"),
 ];
 
 /// Arguments that fit somewhere. `\0A` is replaced by the position of the state, `\0B` by one behind it.
@@ -193,7 +194,7 @@ fn is_documented(function: &str, reply: &Value) -> bool {
             items.as_slice(),
             ["stored", _] | ["refused", "bumped" | "unregistered" | "floor" | "epoch" | "bypass", _]
         ),
-        "cachetag_drop" => matches!(reply, Value::Int(0 | 1)),
+        "cachetag_drop" | "cachetag_release" => matches!(reply, Value::Int(0 | 1)),
         "cachetag_apply" | "cachetag_advance" => {
             matches!(items.as_slice(), ["applied", "int", "int"] | ["fenced" | "discontinuity", _])
         }

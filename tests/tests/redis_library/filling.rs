@@ -23,12 +23,42 @@ fn an_entry_registers_what_it_depends_on() {
     }
     let stored = c.con.ok(&["HGETALL", "{ct}:e:k"]);
     assert_eq!(stored.field("keys"), Some(keys.join("\n")));
-    assert_eq!(stored.field("as_of"), Some(token));
+    assert_eq!(stored.field("as_of"), Some(token.clone()));
     assert_eq!((stored.field("kind"), stored.field("cost")), (Some("value".into()), Some("12".into())));
     let at = |field| stored.field(field).unwrap().parse::<u64>().unwrap();
     assert_eq!((at("expires_at") - at("put_at"), at("fresh_until") - at("put_at")), (600_000, 1_000));
+    let head = format!("{token} {} {} {} 12 value", at("put_at"), at("expires_at"), at("fresh_until"));
+    assert_eq!(stored.field("meta"), Some(format!("{head}\n{}", keys.join("\n"))), "all of it again, in one field");
     assert!((590_000..=600_000).contains(&pttl(&mut c, "e:k")));
     assert_eq!(c.con.ok(&["DBSIZE"]), Reply::Int(2 + keys.len() as i64), "the state, the entry and its tags");
+}
+
+#[test]
+fn an_entry_without_tags_is_told_in_a_line() {
+    let mut c = Cache::open();
+    let token = c.v(100);
+    assert_eq!(c.put("k", "", &token, &[], &["ABSENT"]), Put::Stored(token.clone()));
+    let stored = c.con.ok(&["HGETALL", "{ct}:e:k"]);
+    let (put_at, expires_at) = (stored.field("put_at").unwrap(), stored.field("expires_at").unwrap());
+    assert_eq!(stored.field("meta"), Some(format!("{token} {put_at} {expires_at} - 0 absent")));
+}
+
+#[test]
+fn a_lease_is_given_back_by_who_holds_it() {
+    let mut c = Cache::open();
+    let mut release = |c: &mut Cache, id: &str| c.con.ok(&["FCALL", "cachetag_release", "1", "{ct}:e:k", id]);
+    let first = c.get("k", &[]);
+    assert_eq!((first.state.as_str(), c.get("k", &[]).state.as_str()), ("miss", "wait"));
+    assert_eq!(release(&mut c, "another"), Reply::Int(0));
+    assert_eq!(c.get("k", &[]).state, "wait");
+    assert_eq!(release(&mut c, &first.lease), Reply::Int(1));
+    assert_eq!(release(&mut c, &first.lease), Reply::Int(0));
+    let second = c.get("k", &[]);
+    assert!(second.state == "miss" && second.lease.len() == 20 && second.lease != first.lease);
+    assert_eq!(release(&mut c, &first.lease), Reply::Int(0), "the next one's is not touched");
+    c.con.ok(&["DEL", "{ct}:l:k"]);
+    c.con.ok(&["RPUSH", "{ct}:l:k", "x"]);
+    assert_eq!(release(&mut c, &second.lease), Reply::Int(0), "a stranger's key neither");
 }
 
 #[test]

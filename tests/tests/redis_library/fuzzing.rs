@@ -3,6 +3,9 @@
 use crate::cache::{Cache, Dice, got, put};
 use crate::server::Reply;
 
+const FOR_APPLICATIONS: [&str; 6] =
+    ["cachetag_get", "cachetag_peek", "cachetag_put", "cachetag_drop", "cachetag_release", "cachetag_explain"];
+
 /// Random calls: a documented reply, or an error that begins with CACHETAG and changes nothing.
 #[test]
 fn random_arguments_never_get_an_undocumented_answer() {
@@ -11,6 +14,7 @@ fn random_arguments_never_get_an_undocumented_answer() {
         "cachetag_peek",
         "cachetag_put",
         "cachetag_drop",
+        "cachetag_release",
         "cachetag_explain",
         "cachetag_claim",
         "cachetag_apply",
@@ -27,13 +31,7 @@ fn random_arguments_never_get_an_undocumented_answer() {
         for _ in 0..2_500 {
             let function = dice.pick(&functions);
             let mut command: Vec<Vec<u8>> = vec![b"FCALL".to_vec(), function.into(), b"1".to_vec()];
-            let fitting = if ["cachetag_get", "cachetag_peek", "cachetag_put", "cachetag_drop", "cachetag_explain"]
-                .contains(&function)
-            {
-                "{ct}:e:k"
-            } else {
-                "{ct}:w"
-            };
+            let fitting = if FOR_APPLICATIONS.contains(&function) { "{ct}:e:k" } else { "{ct}:w" };
             let key = if dice.chance(95) {
                 fitting
             } else {
@@ -99,6 +97,7 @@ fn arguments(dice: &mut Dice, c: &mut Cache, function: &str) -> Vec<Vec<u8>> {
                 args.push("ABSENT".into());
             }
         }
+        "cachetag_release" => args.push("lease".into()),
         "cachetag_claim" => args.extend(["daemon", "source", "600000", "600000"].map(String::from)),
         "cachetag_apply" => {
             let (from, to) = (c.v(c.applied), c.v(c.applied + 3));
@@ -157,7 +156,7 @@ fn check(function: &str, reply: &Reply) {
     match function {
         "cachetag_get" | "cachetag_peek" => drop(got(reply)),
         "cachetag_put" => drop(put(reply)),
-        "cachetag_drop" => assert!(matches!(reply, Reply::Int(0 | 1))),
+        "cachetag_drop" | "cachetag_release" => assert!(matches!(reply, Reply::Int(0 | 1))),
         "cachetag_version" => assert_eq!(reply.text(), "0.1.0"),
         "cachetag_explain" | "cachetag_claim" | "cachetag_state" => {
             assert!(reply.texts().len().is_multiple_of(2) && reply.texts().len() >= 8)

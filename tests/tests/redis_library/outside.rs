@@ -94,7 +94,9 @@ fn with_a_full_memory_invalidation_works_and_filling_fails_clearly() {
     let error = c.try_put("new", "v", &token, "60000", &["product:2"], &[]).unwrap_err();
     assert!(error.starts_with("OOM "), "{error}");
     assert_eq!(c.get("k", &[]).state, "hit");
-    assert_eq!(c.get("new", &[]).lease.len(), 20, "even the lease is given");
+    let lease = c.get("new", &[]).lease;
+    assert_eq!(lease.len(), 20, "even the lease is given");
+    assert_eq!(c.con.ok(&["FCALL", "cachetag_release", "1", "{ct}:e:new", &lease]), Reply::Int(1), "and taken back");
     assert_eq!(c.apply(110, &["product:1"], &[]), 1);
     c.advance(110);
     assert_eq!(c.state("k"), "miss");
