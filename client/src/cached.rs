@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 
 use cachetag_core::{Tag, Version};
 
+use crate::l1::Held;
+
 /// Where a value came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -37,9 +39,30 @@ pub struct Metadata {
     pub(crate) stale: bool,
     pub(crate) confidence: f32,
     pub(crate) shard: usize,
+    /// Whether `tags` are all that it depends on.
+    pub(crate) tags_known: bool,
 }
 
 impl Metadata {
+    /// Of a copy of the in-process layer.
+    pub(crate) fn of(held: &Held, valid_to: Version, stale: bool, shard: usize) -> Metadata {
+        let what = held.what();
+        Metadata {
+            source: Source::Memory,
+            as_of: Some(what.as_of),
+            valid_to: Some(valid_to),
+            tags: what.tags.clone(),
+            born: what.stored_at,
+            cost: what.cost,
+            size: what.size,
+            accesses: held.accesses(),
+            stale,
+            confidence: 1.0,
+            shard,
+            tags_known: true,
+        }
+    }
+
     /// Where it came from.
     pub fn source(&self) -> Source {
         self.source
@@ -91,29 +114,45 @@ impl Metadata {
 /// ```
 /// # use cachetag_client::Cached;
 /// fn header(page: &Cached<String>) -> String {
-///     format!("X-Cache: {:?}, age {} ms, {} bytes", page.metadata().source(), page.metadata().age().as_millis(), page.len())
+///     let known = page.metadata();
+///     format!("X-Cache: {:?}, age {} ms, {} bytes", known.source(), known.age().as_millis(), page.len())
 /// }
 /// ```
 pub struct Cached<T> {
     value: Arc<T>,
-    metadata: Arc<Metadata>,
+    about: About,
+}
+
+/// What is known, or where it can be read: a hit in memory makes no copy of it.
+#[derive(Clone)]
+enum About {
+    Held { held: Arc<Held>, valid_to: Version, shard: usize },
+    Loose(Arc<Metadata>),
 }
 
 impl<T> Cached<T> {
     /// What is known of it.
-    pub fn metadata(&self) -> &Metadata {
-        &self.metadata
+    pub fn metadata(&self) -> Metadata {
+        match &self.about {
+            About::Held { held, valid_to, shard } => Metadata::of(held, *valid_to, false, *shard),
+            About::Loose(metadata) => (**metadata).clone(),
+        }
     }
 
     /// The value, shared with the cache.
     pub fn into_inner(self) -> Arc<T> {
         self.value
     }
+
+    /// A copy of the in-process layer.
+    pub(crate) fn held(value: Arc<T>, held: Arc<Held>, valid_to: Version, shard: usize) -> Cached<T> {
+        Cached { value, about: About::Held { held, valid_to, shard } }
+    }
 }
 
 impl<T> Clone for Cached<T> {
     fn clone(&self) -> Self {
-        Cached { value: self.value.clone(), metadata: self.metadata.clone() }
+        Cached { value: self.value.clone(), about: self.about.clone() }
     }
 }
 
@@ -127,7 +166,7 @@ impl<T> Deref for Cached<T> {
 
 impl<T: fmt::Debug> fmt::Debug for Cached<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Cached").field("value", &self.value).field("metadata", &self.metadata).finish()
+        f.debug_struct("Cached").field("value", &self.value).field("metadata", &self.metadata()).finish()
     }
 }
 
@@ -148,7 +187,7 @@ impl Found {
             None => Some(None),
             Some(value) => {
                 let value = value.clone().downcast::<T>().ok()?;
-                Some(Some(Cached { value, metadata: self.metadata.clone() }))
+                Some(Some(Cached { value, about: About::Loose(self.metadata.clone()) }))
             }
         }
     }

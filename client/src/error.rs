@@ -25,6 +25,10 @@ pub(crate) enum Kind {
     Timeout { key: Box<str>, after: Duration },
     /// Too many loads at a time, and the queue is full or did not move.
     Overloaded { key: Box<str>, reason: Box<str> },
+    /// A key that has a value was asked for, and it is known that there is none.
+    Absent { key: Box<str> },
+    /// Redis, where it was needed: to forget a key.
+    Redis(crate::l2::Error),
     /// What the builder was given.
     Configuration { what: &'static str, problem: Box<str>, source: Option<Box<dyn std::error::Error + Send + Sync>> },
     /// A key that cannot be one.
@@ -48,6 +52,19 @@ impl Error {
 
     pub(crate) fn configuration(what: &'static str, problem: impl Into<Box<str>>) -> Error {
         Error::new(Kind::Configuration { what, problem: problem.into(), source: None })
+    }
+
+    pub(crate) fn absent(key: &str) -> Error {
+        Error::new(Kind::Absent { key: key.into() })
+    }
+
+    pub(crate) fn redis(error: crate::l2::Error) -> Error {
+        Error::new(Kind::Redis(error))
+    }
+
+    /// Is it known that there is no such value? Who asks by [`get_or_load_optional`](crate::Cache::get_or_load_optional) gets `None`.
+    pub fn is_absent(&self) -> bool {
+        matches!(*self.0, Kind::Absent { .. })
     }
 
     /// Did the loader return this error, or panic?
@@ -97,6 +114,8 @@ impl fmt::Display for Error {
             Kind::Overloaded { key, reason } => {
                 write!(f, "no room to load {key:?}: {reason}; raise load_concurrency if the database can take it")
             }
+            Kind::Absent { key } => write!(f, "{key:?} is known not to exist; get_or_load_optional tells that by None"),
+            Kind::Redis(error) => write!(f, "redis: {error}"),
             Kind::Configuration { what, problem, .. } => write!(f, "{what}: {problem}"),
             Kind::Key { problem } => write!(f, "key: {problem}"),
         }
@@ -113,6 +132,7 @@ impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match &*self.0 {
             Kind::Loader(source) => Some(source.as_ref()),
+            Kind::Redis(error) => Some(error),
             Kind::Configuration { source, .. } => source.as_ref().map(|source| source.as_ref() as _),
             _ => None,
         }

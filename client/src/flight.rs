@@ -3,13 +3,14 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::cached::Found;
 use crate::error::Error;
+use crate::options::AtLeast;
 
 /// Locks that keys are spread over.
 const STRIPES: usize = 64;
@@ -29,12 +30,32 @@ pub(crate) struct Flights {
 struct Running {
     /// What is loaded was true at some moment after this.
     began: Instant,
+    /// What the answer of a layer has to satisfy.
+    terms: Terms,
     arrival: Arrival,
 }
 
 impl std::fmt::Debug for Running {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Running").field("began", &self.began).finish_non_exhaustive()
+    }
+}
+
+/// What a reader asks of the layers on the way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Terms {
+    pub max_lag: Duration,
+    pub at_least: Option<AtLeast>,
+    /// The layers are not asked at all.
+    pub fresh: bool,
+}
+
+impl Terms {
+    /// Is what satisfies these good enough for those?
+    fn satisfy(&self, other: &Terms) -> bool {
+        self.max_lag <= other.max_lag
+            && (self.fresh || !other.fresh)
+            && (self.fresh || other.at_least.is_none() || self.at_least == other.at_least)
     }
 }
 
@@ -67,17 +88,19 @@ impl Flights {
         &self.stripes[self.hasher.hash_one(key) as usize % STRIPES]
     }
 
-    /// Joins the flight of a key that began no earlier than `since`, or begins one.
-    pub fn board(self: &Arc<Flights>, key: &str, since: Option<Instant>) -> Seat {
+    /// Joins the flight of a key that is good enough: what it brings must satisfy the terms, and where it is loaded, have been true at some
+    /// moment after `since`. Otherwise begins one.
+    pub fn board(self: &Arc<Flights>, key: &str, since: Option<Instant>, terms: Terms) -> Seat {
         let mut running = self.stripe(key).lock();
         if let Some(flight) = running.get(key)
             && since.is_none_or(|since| flight.began >= since)
+            && flight.terms.satisfy(&terms)
         {
             return Seat::Passenger(Passenger(flight.arrival.clone()));
         }
         let began = Instant::now();
         let (result, arrival) = watch::channel(None);
-        running.insert(key.into(), Running { began, arrival });
+        running.insert(key.into(), Running { began, terms, arrival });
         Seat::Pilot(Pilot { flights: self.clone(), key: key.into(), began, result })
     }
 
@@ -125,7 +148,7 @@ impl Passenger {
 mod tests {
     use super::*;
     use crate::cached::{Metadata, Source};
-    use std::time::Duration;
+    const TERMS: Terms = Terms { max_lag: Duration::from_secs(1), at_least: None, fresh: false };
 
     fn found(number: i32) -> Found {
         let metadata = Metadata {
@@ -140,6 +163,7 @@ mod tests {
             stale: false,
             confidence: 1.0,
             shard: 0,
+            tags_known: true,
         };
         Found { value: Some(Arc::new(number)), metadata: Arc::new(metadata) }
     }
@@ -151,13 +175,13 @@ mod tests {
     #[tokio::test]
     async fn all_who_board_arrive_with_one_value() {
         let flights = Flights::new();
-        let Seat::Pilot(pilot) = flights.board("k", None) else { panic!("nobody flies") };
+        let Seat::Pilot(pilot) = flights.board("k", None, TERMS) else { panic!("nobody flies") };
         let mut waiting = vec![tokio::spawn(pilot.passenger().arrive())];
         for _ in 0..100 {
-            let Seat::Passenger(passenger) = flights.board("k", None) else { panic!("two pilots") };
+            let Seat::Passenger(passenger) = flights.board("k", None, TERMS) else { panic!("two pilots") };
             waiting.push(tokio::spawn(passenger.arrive()));
         }
-        assert!(matches!(flights.board("other", None), Seat::Pilot(_)));
+        assert!(matches!(flights.board("other", None, TERMS), Seat::Pilot(_)));
         pilot.land(Ok(found(7)));
         for passenger in waiting {
             assert_eq!(number(passenger.await.unwrap()), Some(7));
@@ -168,23 +192,33 @@ mod tests {
     #[tokio::test]
     async fn a_pilot_that_is_gone_leaves_nobody_waiting() {
         let flights = Flights::new();
-        let Seat::Pilot(pilot) = flights.board("k", None) else { panic!("nobody flies") };
-        let Seat::Passenger(passenger) = flights.board("k", None) else { panic!("two pilots") };
+        let Seat::Pilot(pilot) = flights.board("k", None, TERMS) else { panic!("nobody flies") };
+        let Seat::Passenger(passenger) = flights.board("k", None, TERMS) else { panic!("two pilots") };
         drop(pilot);
         assert!(passenger.arrive().await.is_none());
-        assert!(matches!(flights.board("k", None), Seat::Pilot(_)));
+        assert!(matches!(flights.board("k", None, TERMS), Seat::Pilot(_)));
     }
 
     #[tokio::test]
     async fn who_wants_it_fresh_does_not_board_what_left_before() {
         let flights = Flights::new();
-        let Seat::Pilot(old) = flights.board("k", None) else { panic!("nobody flies") };
+        let Seat::Pilot(old) = flights.board("k", None, TERMS) else { panic!("nobody flies") };
         tokio::time::sleep(Duration::from_millis(2)).await;
-        let Seat::Pilot(new) = flights.board("k", Some(Instant::now())) else { panic!("boarded an old flight") };
+        let Seat::Pilot(new) = flights.board("k", Some(Instant::now()), TERMS) else { panic!("boarded an old flight") };
         old.land(Ok(found(1)));
-        let Seat::Passenger(passenger) = flights.board("k", None) else { panic!("the new flight is gone") };
+        let Seat::Passenger(passenger) = flights.board("k", None, TERMS) else { panic!("the new flight is gone") };
         new.land(Ok(found(2)));
         assert_eq!(number(passenger.arrive().await), Some(2));
         assert_eq!(flights.len(), 0);
+    }
+
+    #[tokio::test]
+    async fn who_asks_for_more_flies_alone() {
+        let flights = Flights::new();
+        let Seat::Pilot(_pilot) = flights.board("k", None, TERMS) else { panic!("nobody flies") };
+        let stricter = Terms { max_lag: Duration::from_millis(5), ..TERMS };
+        assert!(matches!(flights.board("k", None, stricter), Seat::Pilot(_)));
+        let Seat::Pilot(_pilot) = flights.board("fresh", None, Terms { fresh: true, ..TERMS }) else { panic!("nobody flies") };
+        assert!(matches!(flights.board("fresh", None, TERMS), Seat::Passenger(_)));
     }
 }

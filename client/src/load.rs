@@ -7,7 +7,7 @@ use std::time::Duration;
 use cachetag_core::{Tag, Version};
 use parking_lot::Mutex;
 
-use crate::cached::{Found, Metadata};
+use crate::cached::Metadata;
 
 tokio::task_local! {
     /// The load that is running in this task: nested reads hand their tags to it.
@@ -185,14 +185,14 @@ impl Load {
     }
 
     /// The value contains this one.
-    pub(crate) fn contains(&self, found: &Found, tags_known: bool) {
-        let Metadata { valid_to, stale, tags, shard, .. } = &*found.metadata;
+    pub(crate) fn contains(&self, part: &Metadata) {
+        let Metadata { valid_to, stale, tags, shard, tags_known, .. } = part;
         if *stale {
             // Stored under its age, it would be refused; under the token, it would be taken for fresh.
             self.do_not_store("it contains a stale value");
             return;
         }
-        if !tags_known {
+        if !*tags_known {
             self.do_not_store("it contains a value whose tags are not known");
             return;
         }
@@ -221,8 +221,8 @@ mod tests {
         Version::new(Epoch::new(7).unwrap(), Lsn(lsn))
     }
 
-    fn child(valid_to: Option<Version>, stale: bool, shard: usize) -> Found {
-        let metadata = Metadata {
+    fn child(valid_to: Option<Version>, stale: bool, shard: usize) -> Metadata {
+        Metadata {
             source: Source::Redis,
             as_of: valid_to,
             valid_to,
@@ -234,8 +234,8 @@ mod tests {
             stale,
             confidence: 1.0,
             shard,
-        };
-        Found { value: None, metadata: Arc::new(metadata) }
+            tags_known: true,
+        }
     }
 
     #[test]
@@ -250,9 +250,9 @@ mod tests {
     #[test]
     fn a_page_is_no_newer_than_its_fragments_and_has_their_tags() {
         let load = Load::new("k", 0, Some(version(5)));
-        load.contains(&child(Some(version(9)), false, 0), true);
+        load.contains(&child(Some(version(9)), false, 0));
         assert_eq!(load.plan().as_of, Some(version(5)));
-        load.contains(&child(Some(version(3)), false, 0), true);
+        load.contains(&child(Some(version(3)), false, 0));
         assert_eq!(load.plan().as_of, Some(version(3)));
         assert_eq!(load.plan().tags.len(), 1);
         assert!(load.plan().refused.is_none());
@@ -271,7 +271,7 @@ mod tests {
             (Some(Version::new(Epoch::new(8).unwrap(), Lsn(9))), false, 0, true),
         ] {
             let load = Load::new("k", 0, Some(version(5)));
-            load.contains(&child(valid_to, stale, shard), known);
+            load.contains(&Metadata { tags_known: known, ..child(valid_to, stale, shard) });
             assert!(load.plan().refused.is_some());
         }
     }
