@@ -112,9 +112,10 @@ impl PopularityTtl {
     /// assert!(ttl.ttl(5.0) > ttl.ttl(0.5));
     /// ```
     pub fn ttl(&self, per_second: f64) -> Duration {
-        // Not a number counts as nothing, without end as all.
-        let rate = per_second.max(0.0).min(f64::MAX / 4.0);
-        let pivot = self.pivot.max(f64::MIN_POSITIVE).min(f64::MAX / 4.0);
+        // What is no number counts as 0; halves of the greatest number can be added.
+        let finite = |value: f64| if value.is_nan() { 0.0 } else { value.clamp(0.0, f64::MAX / 2.0) };
+        let rate = finite(per_second);
+        let pivot = finite(self.pivot).max(f64::MIN_POSITIVE);
         let span = self.max.saturating_sub(self.min);
         (self.min + span.mul_f64(rate / (rate + pivot))).min(self.max.max(self.min))
     }

@@ -17,8 +17,9 @@ pub enum Format {
     /// Readable in every language, and by people.
     #[default]
     Json,
-    /// Binary, small and fast, for Rust alone. It is not self-describing: raise the schema when the type changes, and do not use it for types
-    /// with `#[serde(untagged)]`, `flatten` or `skip_serializing_if`, nor for `serde_json::Value`.
+    /// Binary, small and fast, for Rust alone. It is not self-describing: bytes of one type can pass for another (an `i32` for a `u32`), so
+    /// raise the schema whenever the type changes; and do not use it for types with `#[serde(untagged)]`, `flatten` or `skip_serializing_if`, nor for
+    /// `serde_json::Value`.
     Postcard,
 }
 

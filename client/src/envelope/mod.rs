@@ -43,7 +43,7 @@ const LEVEL: i32 = 1;
 /// // A value of another schema is a miss.
 /// let old = Envelope::default().format(Format::Postcard).schema(1);
 /// let new = Envelope::default().format(Format::Postcard).schema(2);
-/// let payload = old.encode(&(1, "one"))?;
+/// let payload = old.encode(&(1u32, "one"))?;
 /// assert_eq!(old.decode::<(u32, String)>(&payload), Ok((1, "one".into())));
 /// assert_eq!(new.decode::<(u32, String)>(&payload), Err(Mismatch::Schema { found: 1, wanted: 2 }));
 /// # Ok::<(), cachetag_client::envelope::EncodeError>(())

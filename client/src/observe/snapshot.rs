@@ -176,7 +176,7 @@ impl Numbers {
             failed_loads: sum(|prefix| prefix.failed_loads.load(Ordering::Relaxed)),
             saved_seconds: saved.as_secs_f64(),
             paid_seconds: paid.as_secs_f64(),
-            effectiveness: share(saved.as_secs_f64(), paid.as_secs_f64()),
+            effectiveness: share(saved.as_micros() as f64, paid.as_micros() as f64),
         }
     }
 }

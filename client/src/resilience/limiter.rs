@@ -77,6 +77,16 @@ pub struct Limiter {
 }
 
 /// The right to run; dropping it lets the next one in.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() {
+/// # use cachetag_client::resilience::{Limiter, LimiterOptions};
+/// let limiter = Limiter::new(LimiterOptions::default());
+/// let slot = limiter.acquire().await.unwrap();
+/// drop(slot);
+/// assert_eq!(limiter.running(), 0);
+/// # }
+/// ```
 #[derive(Debug)]
 #[must_use = "the slot is free again once this is dropped"]
 pub struct Slot(#[expect(dead_code, reason = "held for its drop")] OwnedSemaphorePermit);
