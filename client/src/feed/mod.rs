@@ -9,13 +9,16 @@
 //! ```
 
 mod changes;
-// mod keys;
+mod keys;
 mod ledger;
-// mod look;
+mod look;
 mod options;
-// mod registry;
-// mod ring;
+mod registry;
+#[cfg(test)]
+pub(crate) mod rig;
+mod ring;
 mod task;
+mod tracked;
 mod trail;
 mod view;
 
@@ -26,8 +29,9 @@ use cachetag_core::{Tag, Version};
 use tokio::sync::{broadcast, watch};
 
 pub use changes::Change;
-pub use ledger::{Refusal, Touch, Tracked};
+pub use ledger::FeedStats;
 pub use options::FeedOptions;
+pub use tracked::{Refusal, Touch, Tracked};
 pub use trail::Lost;
 pub use view::View;
 
@@ -49,7 +53,8 @@ use task::Task;
 #[derive(Debug, Clone)]
 pub struct Feed {
     ledger: Arc<Ledger>,
-    _task: Arc<Task>,
+    /// `None` in tests that take the looks themselves.
+    _task: Option<Arc<Task>>,
 }
 
 impl Feed {
@@ -65,7 +70,7 @@ impl Feed {
     pub fn follow(client: redis::Client, options: FeedOptions) -> Feed {
         let ledger = Arc::new(Ledger::new(&options));
         let task = Arc::new(Task::spawn(client, options, Arc::clone(&ledger)));
-        Feed { ledger, _task: task }
+        Feed { ledger, _task: Some(task) }
     }
 
     /// What is known now; wait-free. Load it once a decision: two loads may differ.
@@ -84,6 +89,11 @@ impl Feed {
     /// *with its hit* (or one that was read before the tags' versions were); `None` for a fill, and for an answer that was stale.
     pub fn track(&self, tags: &[Tag], as_of: Version, verified: Option<Version>) -> Result<Tracked, Refusal> {
         self.ledger.track(tags, as_of, verified)
+    }
+
+    /// What the feed has done, and how much it holds.
+    pub fn stats(&self) -> FeedStats {
+        self.ledger.stats()
     }
 
     /// Waits until the feed is live; whether it is.

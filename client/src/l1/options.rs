@@ -36,13 +36,14 @@ pub struct L1Options {
     pub(super) capacity: u64,
     pub(super) max_share: u64,
     pub(super) ttl: Duration,
+    pub(super) grace: Duration,
     pub(super) on_left: Option<Arc<OnLeft>>,
 }
 
 impl L1Options {
     /// At most `capacity` bytes, no copy larger than an eighth of it, none kept longer than five minutes.
     pub fn new(capacity: u64) -> L1Options {
-        L1Options { capacity, max_share: 8, ttl: Duration::from_secs(300), on_left: None }
+        L1Options { capacity, max_share: 8, ttl: Duration::from_secs(300), grace: Duration::ZERO, on_left: None }
     }
 
     /// No copy is larger than the capacity divided by this.
@@ -57,6 +58,12 @@ impl L1Options {
         self
     }
 
+    /// Keeps expired copies this much longer, for callers who would rather have what is old than an error. They are no hits.
+    pub fn grace(mut self, grace: Duration) -> L1Options {
+        self.grace = grace;
+        self
+    }
+
     /// Calls this with what leaves the layer.
     pub fn on_left(mut self, hook: impl Fn(&str, &Held, Left) + Send + Sync + 'static) -> L1Options {
         self.on_left = Some(Arc::new(hook));
@@ -66,11 +73,12 @@ impl L1Options {
 
 impl fmt::Debug for L1Options {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let L1Options { capacity, max_share, ttl, on_left: _ } = self;
+        let L1Options { capacity, max_share, ttl, grace, on_left: _ } = self;
         f.debug_struct("L1Options")
             .field("capacity", capacity)
             .field("max_share", max_share)
             .field("ttl", ttl)
+            .field("grace", grace)
             .finish_non_exhaustive()
     }
 }
