@@ -70,9 +70,9 @@ async fn refusals_say_why() {
     assert_eq!(shard.put("k", &put).await.unwrap(), refused(Reason::Bumped, Some("product:1")));
     server.bump(120, &["*"], &[]).await;
     assert_eq!(shard.put("k", &put).await.unwrap(), refused(Reason::Floor, None));
-    cmd("DEL").arg("{ct}:log").exec_async(&mut server.connection).await.unwrap();
     let put = entry("v", server.version(120), &["order:1"]);
     server.bump(130, &["nobody:1"], &[]).await;
+    cmd("DEL").arg("{ct}:log").exec_async(&mut server.connection).await.unwrap();
     assert_eq!(shard.put("k", &put).await.unwrap(), refused(Reason::Unregistered, Some("order:1")));
     server.reset().await;
     assert_eq!(shard.put("k", &put).await.unwrap(), refused(Reason::Bypass, None));
