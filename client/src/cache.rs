@@ -61,10 +61,6 @@ impl Cache {
         Cache(engine)
     }
 
-    pub(crate) fn engine(&self) -> &Arc<Engine> {
-        &self.0
-    }
-
     /// The value under a key: from memory, from Redis, from the third layer, or else from the loader, which many readers of this process and
     /// of all others share.
     ///

@@ -154,7 +154,7 @@ impl Engine {
 
     /// Stores a loaded value in all layers that take it.
     #[allow(clippy::too_many_arguments)]
-    async fn store(
+    pub async fn store(
         &self,
         key: &str,
         number: usize,
@@ -258,7 +258,7 @@ impl Engine {
         put.cost = Some(item.cost);
         put.absent = item.value.is_none();
         // The guard stays until the answer: if none comes, it gives the lease back.
-        put.lease = lease.as_ref().map(|guard| guard.lease().clone());
+        put.lease = lease.as_ref().and_then(LeaseGuard::lease);
         let answer = unit.ask(unit.redis.put(key, &put)).await;
         if let (Ok(_), Some(guard)) = (&answer, lease) {
             guard.spend();

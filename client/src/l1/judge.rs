@@ -35,7 +35,7 @@ pub(super) fn judge(view: &View, held: &Held, ask: &Ask) -> Result<Usable, Miss>
         return Err(Miss::Floor);
     }
     // As in Redis: the watermark, or the entry itself.
-    let covered = |commit: super::AtLeast| {
+    let covered = |commit: crate::options::AtLeast| {
         view.watermark.is_some_and(|watermark| commit.is_covered_by(watermark)) || commit.is_covered_by(what.as_of)
     };
     if !ask.at_least.is_none_or(covered) {

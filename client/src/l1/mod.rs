@@ -28,7 +28,7 @@ use crate::feed::Feed;
 
 pub use held::{Candidate, Decoded, Held, Kind, Origin};
 pub use options::{L1Options, Left, OnLeft};
-pub use verdict::{Ask, AtLeast, Miss, Refused, Staleness, Verdict};
+pub use verdict::{Ask, Miss, Refused, Staleness, Verdict};
 
 /// What a copy takes beside its value, tags and key: the structures around it, here and in the store.
 const OVERHEAD: usize = 512;

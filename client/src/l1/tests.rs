@@ -4,6 +4,8 @@ use std::time::{Duration, Instant};
 
 use cachetag_core::{Lsn, Tag, Version};
 
+use crate::options::AtLeast;
+
 use super::*;
 use crate::feed::Refusal;
 use crate::feed::rig::Rig;

@@ -3,38 +3,10 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use cachetag_core::{Lsn, Version};
+use cachetag_core::Version;
 
 use super::held::Held;
-
-/// A commit that a hit must cover: read your writes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum AtLeast {
-    /// A commit of the present epoch or of any.
-    Lsn(Lsn),
-    /// A commit of this epoch, or later.
-    Version(Version),
-}
-
-impl AtLeast {
-    /// Whether a version covers the commit. LSN and epoch are compared apart, as Redis does: a new epoch may begin at an earlier LSN than the last one reached.
-    ///
-    /// ```
-    /// use cachetag_client::l1::AtLeast;
-    /// use cachetag_core::{Epoch, Lsn, Version};
-    ///
-    /// let version = Version::new(Epoch::new(7)?, Lsn(100));
-    /// assert!(AtLeast::Lsn(Lsn(100)).is_covered_by(version));
-    /// assert!(!AtLeast::Version(Version::new(Epoch::new(8)?, Lsn(50))).is_covered_by(version));
-    /// # Ok::<(), cachetag_core::VersionError>(())
-    /// ```
-    pub fn is_covered_by(self, version: Version) -> bool {
-        match self {
-            AtLeast::Lsn(lsn) => version.lsn >= lsn,
-            AtLeast::Version(least) => version.lsn >= least.lsn && version.epoch >= least.epoch,
-        }
-    }
-}
+use crate::options::AtLeast;
 
 /// What a caller asks for.
 #[derive(Debug, Clone, Copy)]
