@@ -47,7 +47,10 @@ pub struct Cache(Arc<Engine>);
 
 impl fmt::Debug for Cache {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Cache").field("shards", &self.0.shards.len()).field("loads", &self.0.flights.len()).finish_non_exhaustive()
+        f.debug_struct("Cache")
+            .field("shards", &self.0.shards.len())
+            .field("loads", &self.0.flights.len())
+            .finish_non_exhaustive()
     }
 }
 
@@ -238,7 +241,9 @@ impl Reader<'_> {
         let found = self.engine.fly(key, terms, Typed::of::<T>(), boxed(loader), spare).await?;
         match found.typed() {
             Some(cached) => Ok(self.seen(cached)),
-            None => Err(Error::configuration("get_or_load", format!("{key:?} was loaded as another type at the same time"))),
+            None => {
+                Err(Error::configuration("get_or_load", format!("{key:?} was loaded as another type at the same time")))
+            }
         }
     }
 

@@ -64,13 +64,16 @@ impl Engine {
         for (number, url) in config.shards.iter().enumerate() {
             let single = config.shards.len() == 1;
             let namespace = if single { config.namespace.clone() } else { format!("{}{number}", config.namespace) };
-            let redis = Shard::open(url, &namespace, config.timeouts).map_err(|e| Error::configuration("redis", e.to_string()))?;
+            let redis = Shard::open(url, &namespace, config.timeouts)
+                .map_err(|e| Error::configuration("redis", e.to_string()))?;
             let options = FeedOptions::new().namespace(namespace).heartbeat(config.max_lag / 8);
             shards.push(Unit::new(redis, url, options, config.breaker)?);
         }
         let memory = (config.memory > 0).then(|| {
             let evictions = observer.clone();
-            let options = L1Options::new(config.memory).max_share(config.max_share).ttl(config.layer_ttl.ttl(Layer::L1, Duration::MAX));
+            let options = L1Options::new(config.memory)
+                .max_share(config.max_share)
+                .ttl(config.layer_ttl.ttl(Layer::L1, Duration::MAX));
             L1::new(options.on_left(move |_, _, left| {
                 let eviction = match left {
                     Left::Evicted => Eviction::Size,
@@ -99,7 +102,9 @@ impl Engine {
             return 0;
         }
         // FNV-1a, 64 bits: the same in every process, build and language.
-        let hash = key.bytes().fold(0xCBF2_9CE4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3));
+        let hash = key
+            .bytes()
+            .fold(0xCBF2_9CE4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3));
         (hash % self.shards.len() as u64) as usize
     }
 
@@ -170,7 +175,8 @@ impl Engine {
         check_key(key)?;
         let called = Instant::now();
         // What an earlier flight loads is good enough for whoever would take a hit that old; not for who asks for a commit or for the present.
-        let since = if terms.fresh || terms.at_least.is_some() { Some(called) } else { called.checked_sub(terms.max_lag) };
+        let since =
+            if terms.fresh || terms.at_least.is_some() { Some(called) } else { called.checked_sub(terms.max_lag) };
         let mut loader = Some(loader);
         loop {
             let passenger = match self.flights.board(key, since, terms) {

@@ -46,7 +46,8 @@ impl Error {
 
     pub(crate) fn panicked(key: &str, panic: Box<dyn Any + Send>) -> Error {
         let message = panic.downcast_ref::<&str>().copied().map(str::to_owned);
-        let message = message.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".into());
+        let message =
+            message.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".into());
         Error::new(Kind::Panicked { key: key.into(), message: message.into() })
     }
 

@@ -42,7 +42,12 @@ pub(crate) struct Judged {
 }
 
 impl Judged {
-    fn new(entry: RawEntry, vouched: Option<Version>, verified: Option<Version>, now_ms: u64) -> Result<Judged, MissReason> {
+    fn new(
+        entry: RawEntry,
+        vouched: Option<Version>,
+        verified: Option<Version>,
+        now_ms: u64,
+    ) -> Result<Judged, MissReason> {
         let tags: Option<Arc<[Tag]>> = entry.tags().map(|tag| Tag::parse(&tag).ok()).collect();
         Ok(Judged {
             tags: tags.ok_or(MissReason::Damaged)?,
@@ -111,12 +116,18 @@ impl Engine {
             matches!(vouched, Some(Err(MissReason::Feed | MissReason::Lag)))
         };
         let mut names: Vec<&str> = Vec::new();
-        for entry in entries.iter().zip(&vouched).filter(|(_, vouched)| is_open(vouched)).filter_map(|(entry, _)| entry.as_ref()) {
+        for entry in
+            entries.iter().zip(&vouched).filter(|(_, vouched)| is_open(vouched)).filter_map(|(entry, _)| entry.as_ref())
+        {
             names.extend(entry.keys());
         }
         names.sort_unstable();
         names.dedup();
-        let values = if names.is_empty() { Ok(Vec::new()) } else { unit.ask(unit.redis.tag_values(names.iter().copied())).await };
+        let values = if names.is_empty() {
+            Ok(Vec::new())
+        } else {
+            unit.ask(unit.redis.tag_values(names.iter().copied())).await
+        };
         let value_of = |name: &str| match (&values, names.binary_search(&name)) {
             (Ok(values), Ok(at)) => values.get(at).copied().flatten(),
             _ => None,
@@ -236,7 +247,11 @@ impl Engine {
                     let (stale, refresh) = (got.state == State::Stale, luggage.lease.is_some());
                     match self.of_get(number, &got, typed, stale) {
                         Ok(found) => {
-                            if stale { access.stale(Layer::L2, Duration::ZERO) } else { access.hit(Layer::L2, Duration::ZERO) }
+                            if stale {
+                                access.stale(Layer::L2, Duration::ZERO)
+                            } else {
+                                access.hit(Layer::L2, Duration::ZERO)
+                            }
                             if got.state == State::Early {
                                 self.observer.event(Event::EarlyRefresh);
                             }
@@ -300,7 +315,14 @@ impl Engine {
     }
 
     /// Asks the third layer. What it has counts only if the feed shows that it is still true.
-    async fn ask_third(&self, key: &str, number: usize, terms: &Terms, typed: Typed, access: &mut Access<'_>) -> Option<Found> {
+    async fn ask_third(
+        &self,
+        key: &str,
+        number: usize,
+        terms: &Terms,
+        typed: Typed,
+        access: &mut Access<'_>,
+    ) -> Option<Found> {
         let layer = self.config.third.as_ref()?;
         let miss = |access: &mut Access<'_>, reason| {
             access.miss(Layer::L3, reason);

@@ -184,9 +184,10 @@ impl Engine {
         let refused = match (&plan.refused, plan.as_of) {
             (Some(reason), _) => Some((Event::RefusedUncovered, reason.clone())),
             (None, None) => Some((Event::RefusedUncovered, "nothing vouched for the cache when it was loaded".into())),
-            _ if confidence < self.config.min_confidence => {
-                Some((Event::NotAdmitted, format!("its loader is {confidence} sure, min_confidence is {}", self.config.min_confidence)))
-            }
+            _ if confidence < self.config.min_confidence => Some((
+                Event::NotAdmitted,
+                format!("its loader is {confidence} sure, min_confidence is {}", self.config.min_confidence),
+            )),
             _ if self.switches.is_read_only() || !self.switches.writes(key) => {
                 Some((Event::StoreSkipped, "a switch keeps it out".into()))
             }

@@ -218,7 +218,9 @@ mod tests {
         let Seat::Pilot(_pilot) = flights.board("k", None, TERMS) else { panic!("nobody flies") };
         let stricter = Terms { max_lag: Duration::from_millis(5), ..TERMS };
         assert!(matches!(flights.board("k", None, stricter), Seat::Pilot(_)));
-        let Seat::Pilot(_pilot) = flights.board("fresh", None, Terms { fresh: true, ..TERMS }) else { panic!("nobody flies") };
+        let Seat::Pilot(_pilot) = flights.board("fresh", None, Terms { fresh: true, ..TERMS }) else {
+            panic!("nobody flies")
+        };
         assert!(matches!(flights.board("fresh", None, TERMS), Seat::Passenger(_)));
     }
 }

@@ -156,7 +156,9 @@ impl Load {
     pub fn as_of(&self, version: Version) -> &Load {
         let mut plan = self.0.plan.lock();
         // Only of the token's epoch, and never where a nested read has lowered it already.
-        if plan.as_of == self.0.token && self.0.token.is_some_and(|token| token.epoch == version.epoch && token <= version) {
+        if plan.as_of == self.0.token
+            && self.0.token.is_some_and(|token| token.epoch == version.epoch && token <= version)
+        {
             plan.as_of = Some(version);
         }
         drop(plan);

@@ -90,7 +90,13 @@ impl Engine {
     }
 
     /// Gets many keys; what no layer has comes from one call of the loader.
-    pub async fn get_many<F, R>(&self, keys: &[&str], terms: &Terms, typed: Typed, loader: F) -> Result<Vec<Found>, Error>
+    pub async fn get_many<F, R>(
+        &self,
+        keys: &[&str],
+        terms: &Terms,
+        typed: Typed,
+        loader: F,
+    ) -> Result<Vec<Found>, Error>
     where
         F: FnOnce(Vec<Load>) -> R,
         R: Future<Output = Result<Vec<AnyValue>, Error>>,
@@ -124,7 +130,12 @@ impl Engine {
         Ok(all.into_iter().flatten().collect())
     }
 
-    async fn load_many<F, R>(&self, first: &str, loads: Vec<Load>, loader: F) -> Result<(Vec<AnyValue>, Duration), Error>
+    async fn load_many<F, R>(
+        &self,
+        first: &str,
+        loads: Vec<Load>,
+        loader: F,
+    ) -> Result<(Vec<AnyValue>, Duration), Error>
     where
         F: FnOnce(Vec<Load>) -> R,
         R: Future<Output = Result<Vec<AnyValue>, Error>>,
@@ -144,7 +155,10 @@ impl Engine {
         drop(slot);
         let values = values.inspect_err(|_| self.observer.event(Event::LoadFailed))?;
         if values.len() != wanted {
-            let problem = format!("the loader was asked for {wanted} values and returned {}: one for each, in the same order", values.len());
+            let problem = format!(
+                "the loader was asked for {wanted} values and returned {}: one for each, in the same order",
+                values.len()
+            );
             return Err(Error::configuration("get_many", problem));
         }
         Ok((values, began.elapsed()))

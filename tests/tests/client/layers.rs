@@ -19,7 +19,10 @@ async fn with_redis_dead_reads_go_to_the_database() {
     trial.database.read(&cache, 1).await;
     trial.stack.redis.kill().await;
     trial.stack.sql("UPDATE items SET price = 11 WHERE id = 1").await;
-    eventually("the database's price", PATIENCE, async || (trial.database.read(&cache, 1).await == Some(11)).then_some(())).await;
+    eventually("the database's price", PATIENCE, async || {
+        (trial.database.read(&cache, 1).await == Some(11)).then_some(())
+    })
+    .await;
     for _ in 0..20 {
         assert_eq!(trial.database.read(&cache, 1).await, Some(11));
     }
@@ -35,7 +38,8 @@ async fn with_redis_dead_reads_go_to_the_database() {
 #[tokio::test]
 async fn with_redis_frozen_reads_wait_no_longer_than_the_timeout() {
     let mut trial = Trial::start().await;
-    let timeouts = cachetag_client::l2::Timeouts { connect: Duration::from_millis(200), response: Duration::from_millis(100) };
+    let timeouts =
+        cachetag_client::l2::Timeouts { connect: Duration::from_millis(200), response: Duration::from_millis(100) };
     let cache = trial.cache(trial.builder().timeouts(timeouts).max_lag(Duration::from_millis(500))).await;
     trial.database.read(&cache, 1).await;
     trial.stack.redis.signal(libc::SIGSTOP);
@@ -65,7 +69,8 @@ async fn a_feed_with_a_gap_stops_trust() {
         let mut redis = trial.stack.cache().await;
         redis::cmd("DEL").arg("{ct}:log").exec_async(redis.connection()).await.expect("DEL");
         trial.stack.sql(&format!("UPDATE items SET price = {price} WHERE id = 1")).await;
-        eventually("the price", PATIENCE, async || (trial.database.read(&cache, 1).await == Some(price)).then_some(())).await;
+        eventually("the price", PATIENCE, async || (trial.database.read(&cache, 1).await == Some(price)).then_some(()))
+            .await;
     }
 }
 
@@ -172,5 +177,6 @@ async fn a_third_layer_serves_what_the_feed_vouches_for_and_fills_the_nearer_one
     let again = trial.database.get(other.with(Default::default()), 1).await.expect("a value").expect("a price");
     assert_eq!(again.metadata().source(), Source::Memory);
     assert!(trial.stack.get("price:1").await.is_hit(), "Redis has it back");
-    eventually("what changed", PATIENCE, async || (trial.database.read(&other, 2).await == Some(12)).then_some(())).await;
+    eventually("what changed", PATIENCE, async || (trial.database.read(&other, 2).await == Some(12)).then_some(()))
+        .await;
 }
