@@ -9,7 +9,7 @@
 //! Nothing here retries: whether a read is worth another try is the application's business.
 
 mod capture;
-mod error;
+pub(crate) mod error;
 mod loading;
 pub(crate) mod pipelined;
 mod position;
