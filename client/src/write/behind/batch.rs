@@ -31,7 +31,9 @@ impl Statements {
             What::Statement(name) => match self.named.get(name) {
                 Some(sql) => sql,
                 None => {
-                    return Err(format!("this worker knows no statement {name:?}: give it to WorkerBuilder::statement"));
+                    return Err(format!(
+                        "this worker knows no statement {name:?}: give it to WorkerBuilder::statement"
+                    ));
                 }
             },
             What::Sql(sql) if self.any_sql => sql,

@@ -84,28 +84,16 @@ pub(super) struct Session {
 impl Session {
     /// Connects and waits for the lock, however long another worker has it.
     pub(super) async fn open(pool: &Pool, queue: &str, patience: Duration, create: bool) -> Result<Session, NoSession> {
-        let away = |error: String| NoSession::Away(Failure::away(error));
-        let object = timeout(patience, pool.get()).await.map_err(|_| away("no connection in time".to_owned()))?;
-        let client = Object::take(object.map_err(|error| away(error.to_string()))?);
-        // A worker that froze, or whose host is gone, must not keep the lock. And nothing is settled in Redis that a crash of PostgreSQL could undo.
-        let ms = patience.as_millis();
-        let settings = format!(
-            "SET idle_session_timeout = {ms}; SET idle_in_transaction_session_timeout = {ms};
-             SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'"
-        );
-        client.batch_execute(&settings).await?;
-        if client.query_one("SELECT pg_is_in_recovery()", &[]).await?.try_get(0)? {
-            return Err(away("the server is a standby: the pool must lead to the primary".to_owned()));
-        }
+        let client = within(patience, connect(pool, patience)).await?;
         let lock = format!("cachetag write behind {queue}");
         let mut told = false;
-        while !client.query_one("SELECT pg_try_advisory_lock(hashtextextended($1, 0))", &[&lock]).await?.try_get(0)? {
+        while !within(patience, try_lock(&client, &lock)).await? {
             if !std::mem::replace(&mut told, true) {
                 tracing::info!(queue, "another worker has the queue: standing by");
             }
             sleep(LOCK_POLL).await;
         }
-        prepare_table(&client, create).await?;
+        within(patience, prepare_table(&client, create)).await?;
         let (claim, same) = (client.prepare(CLAIM).await?, client.prepare(SAME).await?);
         tracing::info!(queue, "this worker has the queue");
         Ok(Session { client, queue: queue.to_owned(), claim, same, patience, statements: HashMap::new() })
@@ -143,15 +131,49 @@ impl Session {
     }
 }
 
+async fn within<T>(patience: Duration, step: impl Future<Output = Result<T, NoSession>>) -> Result<T, NoSession> {
+    timeout(patience, step).await.unwrap_or_else(|_| Err(NoSession::Away(Failure::away("PostgreSQL does not answer"))))
+}
+
+async fn connect(pool: &Pool, patience: Duration) -> Result<ClientWrapper, NoSession> {
+    let object = pool.get().await.map_err(|error| NoSession::Away(Failure::away(error.to_string())))?;
+    let client = Object::take(object);
+    // A worker that froze, or whose host is gone, must not keep the lock. And nothing is settled in Redis that a crash of PostgreSQL could undo.
+    let ms = patience.as_millis();
+    let settings = format!(
+        "SET idle_session_timeout = {ms}; SET idle_in_transaction_session_timeout = {ms};
+         SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'"
+    );
+    client.batch_execute(&settings).await?;
+    if client.query_one("SELECT pg_is_in_recovery()", &[]).await?.try_get(0)? {
+        let standby = Failure::away("the server is a standby: the pool must lead to the primary");
+        return Err(NoSession::Away(standby));
+    }
+    Ok(client)
+}
+
+async fn try_lock(client: &ClientWrapper, name: &str) -> Result<bool, NoSession> {
+    Ok(client.query_one("SELECT pg_try_advisory_lock(hashtextextended($1, 0))", &[&name]).await?.try_get(0)?)
+}
+
 async fn prepare_table(client: &ClientWrapper, create: bool) -> Result<(), NoSession> {
-    if client.query_one("SELECT to_regclass('cachetag_applied') IS NOT NULL", &[]).await?.try_get(0)? {
+    if has_table(client).await? {
         return Ok(());
     }
     if !create {
         return Err(NoSession::Fatal(WorkerError::NoTable));
     }
     match client.batch_execute(APPLIED_TABLE).await {
-        Err(error) if Trouble::of(&error) == Trouble::Permanent => Err(NoSession::Fatal(WorkerError::Table(error))),
-        other => Ok(other?),
+        Ok(()) => Ok(()),
+        // The worker of another queue may have been faster: then it is an error although the table is there.
+        Err(error) if Trouble::of(&error) == Trouble::Permanent && !has_table(client).await? => {
+            Err(NoSession::Fatal(WorkerError::Table(error)))
+        }
+        Err(error) if Trouble::of(&error) == Trouble::Permanent => Ok(()),
+        Err(error) => Err(error.into()),
     }
+}
+
+async fn has_table(client: &ClientWrapper) -> Result<bool, tokio_postgres::Error> {
+    client.query_one("SELECT to_regclass('cachetag_applied') IS NOT NULL", &[]).await?.try_get(0)
 }
