@@ -27,7 +27,15 @@ pub(super) struct Ours {
     reader: Client,
     writer: Client,
     random: Random,
-    races: u32,
+}
+
+/// What came of cachetag's race, and that its fills are no empty motions.
+pub(super) struct OurRace {
+    pub(super) race: Race,
+    /// Fills that were not refused during the race.
+    pub(super) stored: u32,
+    /// Entries that were there after another fill, without a race.
+    pub(super) refilled: u32,
 }
 
 /// What one invalidation took.
@@ -42,7 +50,7 @@ impl Ours {
     pub(super) async fn connect(stack: &Stack) -> Ours {
         let cache = Cache::new(patient(&stack.redis_url()).await);
         let (reader, writer) = (stack.connect().await, stack.connect().await);
-        Ours { cache, reader, writer, random: Random::new(1), races: 0 }
+        Ours { cache, reader, writer, random: Random::new(1) }
     }
 
     /// Entries with the tags that the peers' have.
@@ -79,43 +87,60 @@ impl Ours {
     }
 
     /// Fill against commit, as `tests/peers/README.md` says; the writer only commits.
-    pub(super) async fn race(&mut self, rounds: u32, max_lag: Duration) -> Race {
-        self.races += 1;
-        let run = self.races;
-        let name = |product: i32| format!("race:{run}:{product}");
+    pub(super) async fn race(&mut self, rounds: u32, max_lag: Duration) -> OurRace {
+        let mut stored = 0;
         for product in 1..=rounds as i32 {
-            let (mut cache, reads, writes) = (self.cache.clone(), self.random.up_to(DELAY), self.random.up_to(DELAY));
-            let fill = async {
-                let missed = cache.get(&name(product)).await.expect("Redis answers");
-                let row = self.reader.query_one("SELECT price FROM products WHERE id = $1", &[&product]).await;
-                let price: i32 = row.expect("the row").get(0);
-                delay(reads).await;
-                if !missed.token.is_empty() {
-                    let options = PutOptions { lease: Some(missed.lease), ..PutOptions::default() };
-                    let tags = [format!("product:{product}")];
-                    let (name, value) = (name(product), value(price));
-                    let put = cache.put_with(&name, &value, &missed.token, TTL, &tags, &options).await;
-                    put.expect("Redis answers");
-                }
-            };
+            let (reads, writes) = (self.random.up_to(DELAY), self.random.up_to(DELAY));
             let write = async {
                 delay(writes).await;
                 let update = "UPDATE products SET price = price + 1 WHERE id = $1";
                 self.writer.execute(update, &[&product]).await.expect("UPDATE");
             };
-            tokio::join!(fill, write);
+            let (put, ()) = tokio::join!(self.miss_and_fill(product, reads), write);
+            stored += u32::from(put);
         }
         tokio::time::sleep(max_lag).await;
-        let mut race = Race { rounds, hits: 0, stale: 0 };
-        let options = GetOptions { max_lag: Some(max_lag), ..GetOptions::default() };
+        let mut race = Race { rounds, kept: 0, stale: 0 };
         for product in 1..=rounds as i32 {
-            let found = self.cache.get_with(&name(product), &options).await.expect("Redis answers");
-            let row = self.reader.query_one("SELECT price FROM products WHERE id = $1", &[&product]).await;
-            let price: i32 = row.expect("the row").get(0);
-            race.hits += u32::from(found.is_hit());
-            race.stale += u32::from(found.is_hit() && found.text() != Some(&value(price)));
+            if let Some(is_true) = self.look(product, max_lag).await {
+                race.kept += 1;
+                race.stale += u32::from(!is_true);
+            }
         }
-        race
+        let mut refilled = 0;
+        for product in 1..=rounds as i32 {
+            self.miss_and_fill(product, Duration::ZERO).await;
+            refilled += u32::from(self.look(product, max_lag).await == Some(true));
+        }
+        OurRace { race, stored, refilled }
+    }
+
+    /// Whether the value was stored.
+    async fn miss_and_fill(&self, product: i32, after_query: Duration) -> bool {
+        let (mut cache, name) = (self.cache.clone(), raced(product));
+        let missed = cache.get(&name).await.expect("Redis answers");
+        let value = value(self.price(product).await);
+        delay(after_query).await;
+        if missed.token.is_empty() {
+            return false;
+        }
+        let options = PutOptions { lease: Some(missed.lease), ..PutOptions::default() };
+        let tags = [format!("product:{product}")];
+        let put = cache.put_with(&name, &value, &missed.token, TTL, &tags, &options).await;
+        put.expect("Redis answers").is_stored()
+    }
+
+    /// Whether what a hit serves is true; none if there is no hit.
+    async fn look(&self, product: i32, max_lag: Duration) -> Option<bool> {
+        let options = GetOptions { max_lag: Some(max_lag), no_lease: true, ..GetOptions::default() };
+        let found = self.cache.clone().get_with(&raced(product), &options).await.expect("Redis answers");
+        let price = self.price(product).await;
+        found.is_hit().then(|| found.text() == Some(&value(price)))
+    }
+
+    async fn price(&self, product: i32) -> i32 {
+        let row = self.reader.query_one("SELECT price FROM products WHERE id = $1", &[&product]).await;
+        row.expect("the row").get(0)
     }
 
     /// Redis remembers the commands from now on that take at least so many microseconds.
@@ -127,6 +152,10 @@ impl Ours {
     pub(super) async fn longest_command(&mut self) -> f64 {
         slowest(&mut self.cache, None).await
     }
+}
+
+fn raced(product: i32) -> String {
+    format!("race:{product}")
 }
 
 fn key(group: u32, entry: u32) -> String {
