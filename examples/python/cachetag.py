@@ -30,7 +30,10 @@ class Answer(NamedTuple):
         return self.state in ("hit", "stale", "early")
 
 
-BYPASS = Answer("bypass", None, "", "", -1)
+def answer_of(reply) -> Answer:
+    """Of a reply of cachetag_get or cachetag_peek; of None, a bypass."""
+    state, payload, token, lease, age = reply or ("bypass", None, "", "", -1)
+    return Answer(_text(state), payload, _text(token), _text(lease), age)
 
 
 def position(db) -> str:
@@ -39,7 +42,10 @@ def position(db) -> str:
 
 
 class Cache:
-    """`refresh` runs a function later, for stale entries; the default is a pool of threads."""
+    """`refresh` runs a function later, for stale entries; the default is a pool of threads. A subclass may store other things than JSON."""
+
+    dumps = staticmethod(lambda value: json.dumps(value, ensure_ascii=False))
+    loads = staticmethod(json.loads)
 
     def __init__(self, client: redis.Redis, namespace: str = "ct", refresh: Optional[Callable] = None):
         self.redis, self.prefix = client, "{%s}:e:" % namespace
@@ -54,11 +60,11 @@ class Cache:
         def fill(answer: Answer) -> Any:
             token = answer.token
             try:
-                if token and covers and not covers(token):
-                    token = ""
+                covered = not (token and covers) or covers(token)
                 began = time.monotonic()
                 value, tags = load()  # after the token was given: that is what makes the fill sound
                 cost = time.monotonic() - began
+                token = token if covered or not tags else ""
                 self.put(key, value, token, tags, ttl=absent_ttl if value is None else ttl, fresh=fresh, cost=cost, lease=answer.lease)
                 return value
             except BaseException:
@@ -76,30 +82,31 @@ class Cache:
             return fill(answer)
         if answer.lease:
             self.refresh(fill, answer)
-        return None if answer.payload is None else json.loads(answer.payload)
+        return self.value(answer)
 
-    def get(self, key: str, *, max_lag: Optional[float] = None, at_least: Optional[str] = None) -> Answer:
+    def get(self, key: str, *, max_lag: Optional[float] = None, at_least: Optional[str] = None, lease: bool = True) -> Answer:
         options: list = [] if max_lag is None else ["MAXLAG", round(max_lag * 1000)]
         options += ["ATLEAST", at_least] if at_least else []
-        reply = self._call("cachetag_get", key, *options)
-        if reply is None:
-            return BYPASS
-        state, payload, token, lease, age = reply
-        return Answer(_text(state), payload, _text(token), _text(lease), age)
+        options += [] if lease else ["NOLEASE"]
+        return answer_of(self._call("cachetag_get", key, *options))
 
-    def put(self, key: str, value: Any, token: str, tags: Iterable[str], *, ttl: float = 600, fresh: Optional[float] = None,
-            cost: float = 0, lease: str = "") -> bool:
+    def value(self, answer: Answer) -> Any:
+        return None if answer.payload is None else self.loads(answer.payload)
+
+    def put(self, key: str, value: Any, token: str, tags: Iterable[str], *, lease: str = "", **options) -> bool:
         """Whether it was stored. Without a token it never is, but the lease is given back."""
         if not token and not lease:
             return False
+        reply = self._call("cachetag_put", key, *self.put_arguments(value, token, tags, lease=lease, **options))
+        return reply is not None and _text(reply[0]) == "stored"
+
+    def put_arguments(self, value: Any, token: str, tags: Iterable[str], *, ttl: float = 600, fresh: Optional[float] = None,
+                      cost: float = 0, lease: str = "") -> list:
         tags = list(tags)
-        args = ["" if value is None else json.dumps(value, ensure_ascii=False), token, max(1, round(ttl * 1000)), "TAGS", len(tags), *tags]
-        args += ["COST", round(cost * 1000)]
+        args = ["" if value is None else self.dumps(value), token, max(1, round(ttl * 1000)), "TAGS", len(tags), *tags, "COST", round(cost * 1000)]
         args += ["ABSENT"] if value is None else []
         args += ["FRESH", max(1, round(fresh * 1000))] if fresh is not None else []
-        args += ["LEASE", lease] if lease else []
-        reply = self._call("cachetag_put", key, *args)
-        return reply is not None and _text(reply[0]) == "stored"
+        return args + (["LEASE", lease] if lease else [])
 
     def drop(self, key: str) -> bool:
         return bool(self._call("cachetag_drop", key))
