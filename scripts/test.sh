@@ -54,6 +54,7 @@ step "Redis library on $(redis-server --version 2>/dev/null | grep -o 'v=[0-9.]*
 step "Redis library on Valkey 8" on_valkey
 step "the consistency rule, exhaustively" told --test model
 step "end to end" end_to_end
+step "examples in other languages" scripts/examples.sh
 step "checker: three million reads under every fault" told --test checker
 step "checker: every guard taken out on purpose is caught" told --test broken
 step "PostgreSQL's regression tests, every table tracked" scripts/regression.sh
