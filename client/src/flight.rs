@@ -24,8 +24,10 @@ type Arrival = watch::Receiver<Option<Outcome>>;
 #[derive(Debug)]
 pub(crate) struct Flights {
     hasher: RandomState,
-    stripes: Box<[Mutex<HashMap<Box<str>, Running>>]>,
+    stripes: Box<[Stripe]>,
 }
+
+type Stripe = Mutex<HashMap<Box<str>, Running>>;
 
 struct Running {
     /// What is loaded was true at some moment after this.
@@ -84,7 +86,7 @@ impl Flights {
         Arc::new(Flights { hasher: RandomState::new(), stripes })
     }
 
-    fn stripe(&self, key: &str) -> &Mutex<HashMap<Box<str>, Running>> {
+    fn stripe(&self, key: &str) -> &Stripe {
         &self.stripes[self.hasher.hash_one(key) as usize % STRIPES]
     }
 

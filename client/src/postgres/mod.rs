@@ -2,7 +2,8 @@
 //!
 //! | to | use |
 //! | --- | --- |
-//! | run a loader's query, and know whether its result may be stored and under which tags | [`Loading`] |
+//! | query inside of a cache's loader | [`Load::query`](crate::Load::query) |
+//! | run a query by itself, and know whether its result may be stored and under which tags | [`Loading`] |
 //! | have the extension find the tags of unchanged queries | [`capture()`] |
 //! | read one's own writes | [`commit_position`] |
 //!
@@ -10,6 +11,7 @@
 
 mod capture;
 pub(crate) mod error;
+mod load;
 mod loading;
 pub(crate) mod pipelined;
 mod position;
