@@ -11,7 +11,7 @@ use tokio_postgres::{IsolationLevel, NoTls};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 const SCHEMA: &str = "CREATE TABLE products (id int PRIMARY KEY, category_id int NOT NULL, price int NOT NULL);
-    INSERT INTO products SELECT i, i % 3, 10 FROM generate_series(1, 9) i;
+    ALTER TABLE products REPLICA IDENTITY FULL; INSERT INTO products SELECT i, i % 3, 10 FROM generate_series(1, 9) i;
     SELECT cachetag.track('products', 'product:{id}', 'category:{category_id}')";
 const PRICE: &str = "SELECT price, cachetag.tags_of('products', p) AS cachetag_tags FROM products p WHERE id = $1";
 

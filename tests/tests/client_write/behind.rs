@@ -82,6 +82,8 @@ async fn a_full_queue_refuses_and_says_so() {
     queue.enqueue_all(&operations[..2]).await.expect("ten");
     let error = queue.enqueue(&Operation::statement("insert").param("x".repeat(1000))).await.expect_err("large");
     assert!(matches!(error, EnqueueError::TooLarge { limit: 1000, .. }), "{error}");
+    let error = queue.enqueue(&Operation::statement("insert").key("k".repeat(1025))).await.expect_err("long");
+    assert!(matches!(error, EnqueueError::KeyTooLong { bytes: 1025, limit: 1024 }), "{error}");
     let _running = run(worker(&stack, &queue));
     drained(&queue).await;
     queue.enqueue(&operations[3]).await.expect("there is room again");

@@ -68,3 +68,24 @@ async fn postgres_crashes() {
     settled(&stack, &queue).await;
     assert_eq!(running.numbers.dead(), 0);
 }
+
+/// The moment between the commit and its settlement in Redis, hit on purpose: Redis dies while the operation runs, then the worker does.
+#[tokio::test]
+async fn a_worker_dies_after_the_commit_and_before_it_is_settled() {
+    let mut stack = stack().await;
+    let queue = queue(&stack).await;
+    let slow = "INSERT INTO events (op) SELECT $1 FROM pg_sleep(0.5)";
+    queue.enqueue(&Operation::statement("slow").param("x")).await.expect("acknowledged");
+    let first = run(worker(&stack, &queue).statement("slow", slow));
+    let runs = "SELECT pid FROM pg_stat_activity WHERE state = 'active' AND query LIKE '%pg_sleep(0.5)' AND pid <> pg_backend_pid()";
+    eventually("the operation", PATIENCE, async || (!stack.values(runs).await.is_empty()).then_some(())).await;
+    stack.redis.kill().await;
+    eventually("the commit", PATIENCE, async || (!events(&stack).await.is_empty()).then_some(())).await;
+    drop(first);
+    stack.redis.start_again().await.expect("Redis starts");
+    eventually("Redis", PATIENCE, async || (queue.len().await.ok()? == 1).then_some(())).await;
+    let second = run(worker(&stack, &queue).statement("slow", slow));
+    drained(&queue).await;
+    assert_eq!((events(&stack).await, second.numbers.applied()), (vec!["x".to_owned()], 0));
+    eventually("the count", PATIENCE, async || (second.numbers.skipped() == 1).then_some(())).await;
+}

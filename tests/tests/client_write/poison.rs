@@ -36,7 +36,7 @@ async fn poison_is_isolated() {
         Operation::sql("/* hidden */ COMMIT"),
         Operation::sql("commit"),
         Operation::sql("SELECT $1::int").param("x\0y"),
-        Operation::statement("insert").param("long key").key("k".repeat(100_000)),
+        Operation::sql("VACUUM events"),
     ];
     let mut expected = Vec::new();
     for (i, poison) in (0..).zip(&poison) {

@@ -41,7 +41,7 @@ impl Statements {
                 return Err("this worker runs named statements only: allow SQL by WorkerBuilder::allow_sql".to_owned());
             }
         };
-        let word = sql.trim_start().split(|c: char| !c.is_ascii_alphabetic()).next().unwrap_or_default();
+        let word = first_word(sql);
         if TRANSACTION_WORDS.iter().any(|other| word.eq_ignore_ascii_case(other)) {
             return Err(format!(
                 "{} controls transactions: operations run inside one of the worker's",
@@ -50,6 +50,38 @@ impl Statements {
         }
         Ok(sql)
     }
+}
+
+/// The first word of a statement. A prepared statement is one command, so it tells which; comments and empty commands may come before it.
+fn first_word(sql: &str) -> &str {
+    let mut rest = sql;
+    loop {
+        rest = rest.trim_start_matches(|c: char| c == ';' || c.is_ascii_whitespace() || c == '\x0B');
+        if let Some(comment) = rest.strip_prefix("--") {
+            rest = comment.split_once(['\n', '\r']).map_or("", |(_, after)| after);
+        } else if let Some(comment) = rest.strip_prefix("/*") {
+            rest = after_comment(comment);
+        } else {
+            return rest.split(|c: char| !c.is_ascii_alphabetic()).next().unwrap_or_default();
+        }
+    }
+}
+
+/// What follows a comment whose beginning has been taken off. They nest.
+fn after_comment(mut rest: &str) -> &str {
+    let mut depth = 1;
+    while depth > 0 {
+        let Some(at) = rest.find(['/', '*']) else { return "" };
+        rest = &rest[at..];
+        if let Some(inner) = rest.strip_prefix("/*") {
+            (rest, depth) = (inner, depth + 1);
+        } else if let Some(outer) = rest.strip_prefix("*/") {
+            (rest, depth) = (outer, depth - 1);
+        } else {
+            rest = &rest[1..];
+        }
+    }
+    rest
 }
 
 /// A parameter as text, whatever its type is: the server reads it.
@@ -169,6 +201,15 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_first_word_is_found() {
+        assert_eq!(first_word("-- commit\n/* commit */ select 'commit'"), "select");
+        assert_eq!(first_word("update x set y = 1"), "update");
+        for nothing in ["", "--", "-- commit", "/* commit", "/*/ commit", "(select 1)", "é"] {
+            assert_eq!(first_word(nothing), "", "{nothing}");
+        }
+    }
+
+    #[test]
     fn statements_are_found_and_guarded() {
         let mut statements = Statements::default();
         statements.named.insert("one".into(), "SELECT 1".into());
@@ -178,7 +219,9 @@ mod tests {
         assert!(statements.sql(&Operation::sql("SELECT 1")).unwrap_err().contains("allow_sql"));
         statements.any_sql = true;
         assert_eq!(statements.sql(&Operation::sql("SELECT 1")), Ok("SELECT 1"));
-        for sql in [" Commit", "ROLLBACK;", "begin", "END"] {
+        for sql in
+            [" Commit", "ROLLBACK;", "begin", "END", "/* a /* b */ c */ ;\x0B-- d\nabort", "/**//*/*/**/*/*/commit"]
+        {
             assert!(statements.sql(&Operation::sql(sql)).unwrap_err().contains("controls transactions"), "{sql}");
         }
     }

@@ -53,6 +53,14 @@ pub enum EnqueueError {
         /// The limit.
         limit: usize,
     },
+    /// The idempotency key is too long.
+    #[error("an idempotency key of {bytes} bytes, at most {limit}: use a hash of it")]
+    KeyTooLong {
+        /// Its length.
+        bytes: usize,
+        /// The limit.
+        limit: usize,
+    },
     /// It is in Redis, but not in as many places as an acknowledgement needs.
     #[error(
         "enqueued, but held by {got} of {wanted} {holders} in time: it will be applied unless Redis is lost; to be sure, enqueue the same operation again (its key makes that harmless)"

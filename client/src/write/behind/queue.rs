@@ -14,6 +14,8 @@ use crate::write::link::Link;
 const TIMEOUT: Duration = Duration::from_secs(2);
 const LIMIT: u64 = 100_000;
 const MAX_BYTES: usize = 1024 * 1024;
+/// The table of applied operations has an index on the key.
+const MAX_KEY_BYTES: usize = 1024;
 /// The first versions of Redis and of Valkey with WAITAOF.
 const DISK_ACKS: (u32, u32) = (7, 2);
 
@@ -194,6 +196,10 @@ impl WriteBehind {
         let mut script = cmd("EVAL");
         script.arg(ENQUEUE).arg(1).arg(&self.operations).arg(self.limit);
         for operation in operations {
+            let key = operation.idempotency_key().len();
+            if key > MAX_KEY_BYTES {
+                return Err(EnqueueError::KeyTooLong { bytes: key, limit: MAX_KEY_BYTES });
+            }
             let values = encode(operation);
             let bytes = values.iter().map(String::len).sum();
             if bytes > self.max_bytes {
