@@ -292,10 +292,14 @@ impl Reader<'_> {
 
     /// The session has seen it.
     fn seen<T>(&self, cached: Option<Cached<T>>) -> Option<Cached<T>> {
-        if let (Some(session), Some(cached)) = (self.session, &cached)
-            && let Some(version) = cached.metadata().valid_to
-        {
-            session.saw(version);
+        if let (Some(session), Some(cached)) = (self.session, &cached) {
+            let known = cached.metadata();
+            if let Some(version) = known.as_of.or(known.valid_to) {
+                session.saw(version.into());
+            }
+            if let Some(position) = known.seen {
+                session.saw(position.into());
+            }
         }
         cached
     }

@@ -6,7 +6,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use cachetag_core::{Tag, Version};
+use cachetag_core::{Lsn, Tag, Version};
 
 use crate::l1::Held;
 
@@ -41,6 +41,8 @@ pub struct Metadata {
     pub(crate) shard: usize,
     /// Whether `tags` are all that it depends on.
     pub(crate) tags_known: bool,
+    /// Every commit that its loader saw ends here or earlier, as far as that is known.
+    pub(crate) seen: Option<Lsn>,
 }
 
 impl Metadata {
@@ -60,6 +62,7 @@ impl Metadata {
             confidence: 1.0,
             shard,
             tags_known: true,
+            seen: None,
         }
     }
 
@@ -178,6 +181,8 @@ pub(crate) type AnyValue = Option<Arc<dyn Any + Send + Sync>>;
 pub(crate) struct Found {
     pub value: AnyValue,
     pub metadata: Arc<Metadata>,
+    /// When a layer was asked that vouches for it; what was true no longer ago than `max_lag` before then. `None` for what was loaded.
+    pub asked: Option<Instant>,
 }
 
 impl Found {

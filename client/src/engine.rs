@@ -10,7 +10,7 @@ use crate::cached::{Cached, Found, Metadata};
 use crate::codec::Typed;
 use crate::error::{Error, Kind};
 use crate::feed::FeedOptions;
-use crate::fill::Loader;
+use crate::fill::{Loader, Quest};
 use crate::flight::{Flights, Seat, Terms};
 use crate::l1::{self, Ask, Held, L1, L1Options, Left, Miss, Verdict};
 use crate::l2::{self, Shard};
@@ -173,9 +173,16 @@ impl Engine {
         spare: Option<Arc<Held>>,
     ) -> Result<Found, Error> {
         check_key(key)?;
+        let within = Load::current().map(|load| load.ancestry()).unwrap_or_default();
+        if within.iter().any(|outer| **outer == *key) {
+            return Err(Error::configuration(
+                "get_or_load",
+                format!("the loader of {key:?} reads {key:?} itself: it would wait for itself"),
+            ));
+        }
         let called = Instant::now();
         // What an earlier flight loads is good enough for whoever would take a hit that old; not for who asks for a commit or for the present.
-        let since =
+        let mut since =
             if terms.fresh || terms.at_least.is_some() { Some(called) } else { called.checked_sub(terms.max_lag) };
         let mut loader = Some(loader);
         loop {
@@ -193,11 +200,21 @@ impl Engine {
                         }));
                     };
                     // A task of its own: whoever began it may be dropped, and those who wait do not notice.
-                    tokio::spawn(self.clone().lead(key.into(), terms, typed, loader, spare.clone(), pilot));
+                    let spare = spare.clone();
+                    let quest =
+                        Quest { key: key.into(), shard: self.shard_of(key), typed, terms, within: within.clone() };
+                    tokio::spawn(self.clone().lead(quest, loader, spare, pilot));
                     passenger
                 }
             };
             if let Some(outcome) = passenger.arrive().await {
+                // A layer that was asked before this read vouches for too early a moment.
+                if let (Ok(Found { asked: Some(asked), .. }), true) = (&outcome, loader.is_some())
+                    && *asked < called
+                {
+                    since = Some(called);
+                    continue;
+                }
                 if let (Ok(found), Some(load)) = (&outcome, Load::current()) {
                     load.contains(&found.metadata);
                 }
@@ -214,7 +231,9 @@ impl Engine {
         }
         if let Seat::Pilot(pilot) = self.flights.board(key, None, terms) {
             self.observer.event(event);
-            tokio::spawn(self.clone().lead(key.into(), terms, typed, loader, None, pilot));
+            let within = Load::current().map(|load| load.ancestry()).unwrap_or_default();
+            let quest = Quest { key: key.into(), shard: self.shard_of(key), typed, terms, within };
+            tokio::spawn(self.clone().lead(quest, loader, None, pilot));
         }
     }
 

@@ -8,10 +8,9 @@ use cachetag_core::{Tag, Version};
 use crate::cached::{AnyValue, Found, Metadata, Source};
 use crate::codec::Typed;
 use crate::engine::Engine;
-use crate::fill::{Item, Luggage};
+use crate::fill::{Item, Luggage, Quest};
 use crate::flight::Terms;
 use crate::l2::{self, BypassCause, Got, Kind, MissCause, RawEntry, Reading, State, TagValue, Verdict};
-use crate::load::Load;
 use crate::observe::{Access, Event, Layer, MissReason};
 use crate::resilience::with_timeout;
 use crate::shard::{Unit, decode};
@@ -65,25 +64,25 @@ impl Engine {
     /// What the layers have, and whether it should be made anew behind the caller's back. Token, lease and spare are left in the luggage.
     pub async fn ask_layers(
         &self,
-        key: &str,
-        number: usize,
-        terms: &Terms,
-        typed: Typed,
+        quest: &Quest,
         luggage: &mut Luggage,
         access: &mut Access<'_>,
     ) -> Option<(Found, bool)> {
+        let Quest { key, shard: number, typed, terms, within } = quest;
+        let (number, typed, nested) = (*number, *typed, !within.is_empty());
         let unit = &self.shards[number];
         if self.switches.bypasses(Layer::L2) {
             access.miss(Layer::L2, MissReason::Switch);
             luggage.token = unit.token(terms.max_lag);
         } else {
             // With a live feed an entry is judged here, in one round trip, and its tags become known. So they must in a nested read.
-            if unit.is_trusted(terms.max_lag) || Load::current().is_some() {
+            if unit.is_trusted(terms.max_lag) || nested {
+                let asked = Instant::now();
                 match self.read_entry(unit, key, terms).await {
                     Ok(judged) => match self.value_of(&judged.entry, typed) {
                         Ok(value) => {
                             access.hit(Layer::L2, judged.entry.cost);
-                            return Some((self.backfill(key, number, value, judged), false));
+                            return Some((self.backfill(key, number, value, judged, asked), false));
                         }
                         Err(reason) => access.miss(Layer::L2, reason),
                     },
@@ -91,7 +90,7 @@ impl Engine {
                     Err(reason) => tracing::trace!(key, %reason, "not a hit by plain commands"),
                 }
             }
-            if let Some(found) = self.get(key, number, terms, typed, luggage, access).await {
+            if let Some(found) = self.get(quest, luggage, access).await {
                 return Some(found);
             }
         }
@@ -184,7 +183,7 @@ impl Engine {
     }
 
     /// Keeps a hit of Redis in memory, too.
-    pub fn backfill(&self, key: &str, number: usize, value: AnyValue, judged: Judged) -> Found {
+    pub fn backfill(&self, key: &str, number: usize, value: AnyValue, judged: Judged, asked: Instant) -> Found {
         let Judged { entry, tags, valid_to, verified, age, left, fresh_for } = judged;
         let born = Instant::now().checked_sub(age).unwrap_or_else(Instant::now);
         let metadata = Metadata {
@@ -200,6 +199,7 @@ impl Engine {
             confidence: 1.0,
             shard: number,
             tags_known: true,
+            seen: None,
         };
         let item = Item {
             value: value.clone(),
@@ -215,23 +215,18 @@ impl Engine {
         if value.is_none() {
             self.observer.event(Event::NegativeHit);
         }
-        Found { value, metadata: Arc::new(metadata) }
+        Found { value, metadata: Arc::new(metadata), asked: Some(asked) }
     }
 
     /// `cachetag_get`, again and again while another process loads.
-    async fn get(
-        &self,
-        key: &str,
-        number: usize,
-        terms: &Terms,
-        typed: Typed,
-        luggage: &mut Luggage,
-        access: &mut Access<'_>,
-    ) -> Option<(Found, bool)> {
+    async fn get(&self, quest: &Quest, luggage: &mut Luggage, access: &mut Access<'_>) -> Option<(Found, bool)> {
+        let Quest { key, shard: number, typed, terms, .. } = quest;
+        let (number, typed) = (*number, *typed);
         let unit = &self.shards[number];
         let options = self.get_options(terms);
         let (began, mut pause) = (Instant::now(), FIRST_WAIT);
         loop {
+            let asked = Instant::now();
             let got = match unit.get(key, &options).await {
                 Ok(got) => got,
                 Err(reason) => {
@@ -241,11 +236,11 @@ impl Engine {
                 }
             };
             luggage.token = got.token;
-            luggage.lease = got.lease.clone().map(|lease| unit.redis.guard(key, lease));
+            luggage.lease = got.lease.clone().map(|lease| unit.redis.guard(&**key, lease));
             match got.state {
                 State::Hit | State::Early | State::Stale => {
                     let (stale, refresh) = (got.state == State::Stale, luggage.lease.is_some());
-                    match self.of_get(number, &got, typed, stale) {
+                    match self.of_get(number, &got, typed, stale, asked) {
                         Ok(found) => {
                             if stale {
                                 access.stale(Layer::L2, Duration::ZERO)
@@ -288,7 +283,7 @@ impl Engine {
     }
 
     /// What `cachetag_get` served.
-    fn of_get(&self, number: usize, got: &Got, typed: Typed, stale: bool) -> Result<Found, MissReason> {
+    fn of_get(&self, number: usize, got: &Got, typed: Typed, stale: bool, asked: Instant) -> Result<Found, MissReason> {
         let (value, size): (AnyValue, usize) = match &got.payload {
             Some(payload) => (Some(decode(&typed, &self.config.envelope, payload)?), payload.len()),
             None => (None, 0),
@@ -310,8 +305,9 @@ impl Engine {
             confidence: 1.0,
             shard: number,
             tags_known: false,
+            seen: None,
         };
-        Ok(Found { value, metadata: Arc::new(metadata) })
+        Ok(Found { value, metadata: Arc::new(metadata), asked: Some(asked) })
     }
 
     /// Asks the third layer. What it has counts only if the feed shows that it is still true.
@@ -332,6 +328,7 @@ impl Engine {
             return miss(access, MissReason::Switch);
         }
         let Some(permit) = self.third_breaker.permit(Instant::now()) else { return miss(access, MissReason::Breaker) };
+        let asked = Instant::now();
         let stored = match with_timeout(Layer::L3, self.config.third_timeout, layer.get(key)).await {
             Ok(Ok(stored)) => {
                 permit.success();
@@ -398,8 +395,9 @@ impl Engine {
             confidence: 1.0,
             shard: number,
             tags_known: true,
+            seen: None,
         };
-        Some(Found { value, metadata: Arc::new(metadata) })
+        Some(Found { value, metadata: Arc::new(metadata), asked: Some(asked) })
     }
 
     /// Hands a value to the third layer.

@@ -18,12 +18,36 @@ use crate::error::{Error, Kind};
 use crate::flight::{Pilot, Terms};
 use crate::l1::{self, Candidate, Held};
 use crate::l2::{self, LeaseGuard, Put, Stored};
-use crate::load::{Load, Plan};
+use crate::load::{Ancestry, Load, Plan};
 use crate::observe::{Access, Event, Layer};
 use crate::third;
 
 /// A loader of any type, until it is called.
 pub(crate) type Loader = Box<dyn FnOnce(Load) -> Pin<Box<dyn Future<Output = Result<AnyValue, Error>> + Send>> + Send>;
+
+/// A key, where it is kept, and what its values are.
+#[derive(Clone, Copy)]
+pub(crate) struct Place<'a> {
+    pub key: &'a str,
+    pub shard: usize,
+    pub typed: Typed,
+}
+
+/// What a flight is for.
+pub(crate) struct Quest {
+    pub key: Box<str>,
+    pub shard: usize,
+    pub typed: Typed,
+    pub terms: Terms,
+    /// The loads that it is part of.
+    pub within: Ancestry,
+}
+
+impl Quest {
+    pub fn place(&self) -> Place<'_> {
+        Place { key: &self.key, shard: self.shard, typed: self.typed }
+    }
+}
 
 /// What the layers keep of a value.
 pub(crate) struct Item {
@@ -52,36 +76,28 @@ pub(crate) struct Luggage {
 
 impl Engine {
     /// Leads a flight, and lands it.
-    pub async fn lead(
-        self: Arc<Engine>,
-        key: Box<str>,
-        terms: Terms,
-        typed: Typed,
-        loader: Loader,
-        spare: Option<Arc<Held>>,
-        pilot: Pilot,
-    ) {
+    pub async fn lead(self: Arc<Engine>, quest: Quest, loader: Loader, spare: Option<Arc<Held>>, pilot: Pilot) {
         let observer = self.observer.clone();
-        let mut access = observer.background(&key);
+        let mut access = observer.background(&quest.key);
         access.ask();
-        let number = self.shard_of(&key);
-        let mut luggage = Luggage { spare: spare.map(|held| outdated(&held, number)), ..Luggage::default() };
-        if terms.fresh {
-            luggage.token = self.token(number, &terms).await;
+        let spare = spare.map(|held| outdated(&held, quest.shard));
+        let mut luggage = Luggage { spare, ..Luggage::default() };
+        if quest.terms.fresh {
+            luggage.token = self.token(quest.shard, &quest.terms).await;
         } else {
-            match self.ask_layers(&key, number, &terms, typed, &mut luggage, &mut access).await {
+            match self.ask_layers(&quest, &mut luggage, &mut access).await {
                 Some((found, false)) => return pilot.land(Ok(found)),
                 // Served at once, and made anew behind everybody's back.
                 Some((found, true)) => {
                     pilot.land(Ok(found));
                     self.observer.event(Event::StaleServed);
-                    let _ = self.load(&key, number, typed, loader, luggage, &mut access).await;
+                    let _ = self.load(&quest, loader, luggage, &mut access).await;
                     return;
                 }
                 None => {}
             }
         }
-        let outcome = self.load(&key, number, typed, loader, luggage, &mut access).await;
+        let outcome = self.load(&quest, loader, luggage, &mut access).await;
         pilot.land(outcome);
     }
 
@@ -101,15 +117,15 @@ impl Engine {
     /// Runs the loader, stores what it returns and falls back to what is old where it fails.
     async fn load(
         &self,
-        key: &str,
-        number: usize,
-        typed: Typed,
+        quest: &Quest,
         loader: Loader,
         luggage: Luggage,
         access: &mut Access<'_>,
     ) -> Result<Found, Error> {
+        let key = &*quest.key;
         let Luggage { token, lease, spare } = luggage;
-        let slot = match self.loads.acquire().await {
+        // A load inside of another runs in that one's slot: waiting for one of its own, all slots could be held by loads that wait.
+        let slot = match if quest.within.is_empty() { self.loads.acquire().await.map(Some) } else { Ok(None) } {
             Ok(slot) => slot,
             Err(refused) => {
                 self.observer.event(Event::LoadRefused);
@@ -117,7 +133,7 @@ impl Engine {
                 return self.instead(spare, error);
             }
         };
-        let load = Load::new(key, number, token);
+        let load = Load::new(key, quest.shard, token, quest.within.clone());
         let began = Instant::now();
         let running = AssertUnwindSafe(load.scope(loader(load.clone()))).catch_unwind();
         let loaded = match self.config.load_timeout {
@@ -138,7 +154,7 @@ impl Engine {
             }
         };
         access.loaded(took);
-        Ok(self.store(key, number, typed, value, load.plan(), took, lease).await)
+        Ok(self.store(quest.place(), value, load.plan(), took, lease).await)
     }
 
     /// What is old, if the cache was told that it is better than an error.
@@ -153,17 +169,15 @@ impl Engine {
     }
 
     /// Stores a loaded value in all layers that take it.
-    #[allow(clippy::too_many_arguments)]
     pub async fn store(
         &self,
-        key: &str,
-        number: usize,
-        typed: Typed,
+        place: Place<'_>,
         value: AnyValue,
         plan: Plan,
         took: Duration,
         lease: Option<LeaseGuard>,
     ) -> Found {
+        let Place { key, shard: number, typed } = place;
         let cost = plan.cost.unwrap_or(took);
         let tags: Arc<[Tag]> = plan.tags.iter().cloned().collect();
         let confidence = plan.confidence.unwrap_or(1.0);
@@ -180,6 +194,7 @@ impl Engine {
             confidence,
             shard: number,
             tags_known: true,
+            seen: plan.seen,
         };
         let refused = match (&plan.refused, plan.as_of) {
             (Some(reason), _) => Some((Event::RefusedUncovered, reason.clone())),
@@ -200,11 +215,11 @@ impl Engine {
                 // A page that contains it must not be stored under its token either.
                 metadata.valid_to = None;
             }
-            return Found { value, metadata: Arc::new(metadata) };
+            return Found { value, metadata: Arc::new(metadata), asked: None };
         }
         let Some(payload) = self.encoded(typed, &value) else {
             self.observer.event(Event::StoreFailed);
-            return Found { value, metadata: Arc::new(metadata) };
+            return Found { value, metadata: Arc::new(metadata), asked: None };
         };
         metadata.size = payload.len();
         let ttl = self.ttl(key, &value, &plan);
@@ -215,7 +230,7 @@ impl Engine {
             self.keep(key, number, &item, None, Instant::now());
             self.put_third(key, item).await;
         }
-        Found { value, metadata: Arc::new(metadata) }
+        Found { value, metadata: Arc::new(metadata), asked: None }
     }
 
     /// How long a value is kept.
@@ -332,5 +347,5 @@ fn outdated(held: &Arc<Held>, number: usize) -> Found {
     let what = held.what();
     let value = (what.kind == l1::Kind::Value).then(|| what.value.clone());
     let metadata = Metadata { stale: true, valid_to: None, ..Metadata::of(held, what.as_of, true, number) };
-    Found { value, metadata: Arc::new(metadata) }
+    Found { value, metadata: Arc::new(metadata), asked: None }
 }

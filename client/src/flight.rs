@@ -166,8 +166,9 @@ mod tests {
             confidence: 1.0,
             shard: 0,
             tags_known: true,
+            seen: None,
         };
-        Found { value: Some(Arc::new(number)), metadata: Arc::new(metadata) }
+        Found { value: Some(Arc::new(number)), metadata: Arc::new(metadata), asked: None }
     }
 
     fn number(outcome: Option<Outcome>) -> Option<i32> {

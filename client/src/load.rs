@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cachetag_core::{Tag, Version};
+use cachetag_core::{Lsn, Tag, Version};
 use parking_lot::Mutex;
 
 use crate::cached::Metadata;
@@ -40,8 +40,13 @@ struct Inner {
     key: Box<str>,
     token: Option<Version>,
     shard: usize,
+    /// The loads that this one is part of, the outermost first.
+    within: Ancestry,
     plan: Mutex<Plan>,
 }
+
+/// The keys of the loads that a read is part of.
+pub(crate) type Ancestry = Arc<[Box<str>]>;
 
 /// How the value is to be stored.
 #[derive(Debug, Clone, Default)]
@@ -53,6 +58,8 @@ pub(crate) struct Plan {
     pub confidence: Option<f32>,
     /// At most the token, and no newer than what any nested read is known to be true up to.
     pub as_of: Option<Version>,
+    /// Every commit that the loader may have seen ends here or earlier.
+    pub seen: Option<Lsn>,
     /// Why the value must not be stored.
     pub refused: Option<String>,
 }
@@ -94,9 +101,14 @@ impl IntoTag for &String {
 }
 
 impl Load {
-    pub(crate) fn new(key: &str, shard: usize, token: Option<Version>) -> Load {
+    pub(crate) fn new(key: &str, shard: usize, token: Option<Version>, within: Ancestry) -> Load {
         let plan = Plan { as_of: token, ..Plan::default() };
-        Load(Arc::new(Inner { key: key.into(), token, shard, plan: Mutex::new(plan) }))
+        Load(Arc::new(Inner { key: key.into(), token, shard, within, plan: Mutex::new(plan) }))
+    }
+
+    /// The keys that a read inside of this load is part of.
+    pub(crate) fn ancestry(&self) -> Ancestry {
+        self.0.within.iter().cloned().chain([self.0.key.clone()]).collect()
     }
 
     /// The key that is being loaded.
@@ -165,6 +177,15 @@ impl Load {
         self
     }
 
+    /// A position that covers every commit which the loader may have seen: `pg_current_wal_insert_lsn()` after the query. A [`Session`](crate::Session) needs
+    /// it to never go back behind what was loaded; [`Load::query`] says it by itself.
+    pub fn seen(&self, position: Lsn) -> &Load {
+        let mut plan = self.0.plan.lock();
+        plan.seen = plan.seen.max(Some(position));
+        drop(plan);
+        self
+    }
+
     /// The value is returned, and not stored. The reason is told by `tracing`.
     pub fn do_not_store(&self, reason: impl Into<String>) -> &Load {
         self.0.plan.lock().refused.get_or_insert_with(|| reason.into());
@@ -188,7 +209,10 @@ impl Load {
 
     /// The value contains this one.
     pub(crate) fn contains(&self, part: &Metadata) {
-        let Metadata { valid_to, stale, tags, shard, tags_known, .. } = part;
+        let Metadata { valid_to, stale, tags, shard, tags_known, seen, .. } = part;
+        if let Some(position) = seen {
+            self.seen(*position);
+        }
         if *stale {
             // Stored under its age, it would be refused; under the token, it would be taken for fresh.
             self.do_not_store("it contains a stale value");
@@ -216,7 +240,7 @@ impl Load {
 mod tests {
     use super::*;
     use crate::cached::Source;
-    use cachetag_core::{Epoch, Lsn};
+    use cachetag_core::Epoch;
     use std::time::Instant;
 
     fn version(lsn: u64) -> Version {
@@ -237,12 +261,13 @@ mod tests {
             confidence: 1.0,
             shard,
             tags_known: true,
+            seen: None,
         }
     }
 
     #[test]
     fn what_is_no_tag_keeps_the_value_out() {
-        let load = Load::new("k", 0, Some(version(5)));
+        let load = Load::new("k", 0, Some(version(5)), Ancestry::default());
         load.tag("product:1").tag("no good{");
         let plan = load.plan();
         assert_eq!(plan.tags.len(), 1);
@@ -251,7 +276,7 @@ mod tests {
 
     #[test]
     fn a_page_is_no_newer_than_its_fragments_and_has_their_tags() {
-        let load = Load::new("k", 0, Some(version(5)));
+        let load = Load::new("k", 0, Some(version(5)), Ancestry::default());
         load.contains(&child(Some(version(9)), false, 0));
         assert_eq!(load.plan().as_of, Some(version(5)));
         load.contains(&child(Some(version(3)), false, 0));
@@ -272,7 +297,7 @@ mod tests {
             (Some(version(9)), false, 0, false),
             (Some(Version::new(Epoch::new(8).unwrap(), Lsn(9))), false, 0, true),
         ] {
-            let load = Load::new("k", 0, Some(version(5)));
+            let load = Load::new("k", 0, Some(version(5)), Ancestry::default());
             load.contains(&Metadata { tags_known: known, ..child(valid_to, stale, shard) });
             assert!(load.plan().refused.is_some());
         }
@@ -280,12 +305,12 @@ mod tests {
 
     #[test]
     fn a_token_is_raised_within_its_epoch_only() {
-        let load = Load::new("k", 0, Some(version(5)));
+        let load = Load::new("k", 0, Some(version(5)), Ancestry::default());
         load.as_of(Version::new(Epoch::new(8).unwrap(), Lsn(9))).as_of(version(4));
         assert_eq!(load.plan().as_of, Some(version(5)));
         load.as_of(version(6));
         assert_eq!(load.plan().as_of, Some(version(6)));
-        let bypassed = Load::new("k", 0, None);
+        let bypassed = Load::new("k", 0, None, Ancestry::default());
         bypassed.as_of(version(6));
         assert_eq!(bypassed.plan().as_of, None);
     }
@@ -293,7 +318,7 @@ mod tests {
     #[tokio::test]
     async fn a_nested_read_finds_its_load() {
         assert!(Load::current().is_none());
-        let load = Load::new("outer", 0, None);
+        let load = Load::new("outer", 0, None, Ancestry::default());
         let inside = load.scope(async { Load::current().map(|load| load.key().to_owned()) }).await;
         assert_eq!(inside.as_deref(), Some("outer"));
     }

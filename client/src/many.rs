@@ -9,6 +9,7 @@ use crate::cached::{AnyValue, Found, Metadata};
 use crate::codec::Typed;
 use crate::engine::{Engine, Recalled, check_key};
 use crate::error::{Error, Kind};
+use crate::fill::Place;
 use crate::flight::Terms;
 use crate::load::Load;
 use crate::observe::{Event, Layer};
@@ -70,7 +71,6 @@ impl Engine {
             }
         };
         let judged = self.judge_many(unit, reading, terms).await;
-        let took = began.elapsed();
         for ((judged, &i), name) in judged.into_iter().zip(places).zip(&names) {
             let mut access = self.observer.background(name);
             lookups[i].token = judged.token;
@@ -81,12 +81,11 @@ impl Engine {
             match outcome {
                 Ok((value, entry)) => {
                     access.hit(Layer::L2, entry.entry.cost);
-                    lookups[i].found = Some(self.backfill(name, number, value, entry));
+                    lookups[i].found = Some(self.backfill(name, number, value, entry, began));
                 }
                 Err(reason) => access.miss(Layer::L2, reason),
             }
         }
-        tracing::trace!(keys = names.len(), took_us = took.as_micros() as u64, "read many");
     }
 
     /// Gets many keys; what no layer has comes from one call of the loader.
@@ -106,21 +105,24 @@ impl Engine {
         }
         let lookups = self.find_many(keys, terms, typed).await;
         let missing: Vec<usize> = (0..keys.len()).filter(|&i| lookups[i].found.is_none()).collect();
+        let within = Load::current().map(|load| load.ancestry()).unwrap_or_default();
         let mut all: Vec<Option<Found>> = Vec::with_capacity(keys.len());
         let mut loads = Vec::with_capacity(missing.len());
         for (lookup, key) in lookups.into_iter().zip(keys) {
             if lookup.found.is_none() {
-                loads.push(Load::new(key, self.shard_of(key), lookup.token));
+                loads.push(Load::new(key, self.shard_of(key), lookup.token, within.clone()));
             }
             all.push(lookup.found);
         }
         if !loads.is_empty() {
             let outer = Load::current();
-            let (values, took) = self.load_many(keys[missing[0]], loads.clone(), loader).await?;
+            let (values, took) = self.load_many(keys[missing[0]], within.is_empty(), loads.clone(), loader).await?;
             for ((&i, load), value) in missing.iter().zip(&loads).zip(values) {
                 let mut access = self.observer.background(keys[i]);
                 access.loaded(took);
-                let found = self.store(keys[i], self.shard_of(keys[i]), typed, value, load.plan(), took, None).await;
+                let found = self
+                    .store(Place { key: keys[i], shard: self.shard_of(keys[i]), typed }, value, load.plan(), took, None)
+                    .await;
                 if let Some(outer) = &outer {
                     outer.contains(&found.metadata);
                 }
@@ -133,6 +135,7 @@ impl Engine {
     async fn load_many<F, R>(
         &self,
         first: &str,
+        alone: bool,
         loads: Vec<Load>,
         loader: F,
     ) -> Result<(Vec<AnyValue>, Duration), Error>
@@ -140,10 +143,14 @@ impl Engine {
         F: FnOnce(Vec<Load>) -> R,
         R: Future<Output = Result<Vec<AnyValue>, Error>>,
     {
-        let slot = self.loads.acquire().await.map_err(|refused| {
-            self.observer.event(Event::LoadRefused);
-            Error::new(Kind::Overloaded { key: first.into(), reason: refused.to_string().into() })
-        })?;
+        // As in `load`: inside of another load it runs in that one's slot.
+        let slot = match if alone { self.loads.acquire().await.map(Some) } else { Ok(None) } {
+            Ok(slot) => slot,
+            Err(refused) => {
+                self.observer.event(Event::LoadRefused);
+                return Err(Error::new(Kind::Overloaded { key: first.into(), reason: refused.to_string().into() }));
+            }
+        };
         let (began, wanted) = (Instant::now(), loads.len());
         let running = loader(loads);
         let values = match self.config.load_timeout {
@@ -169,6 +176,6 @@ impl Found {
     /// A copy of the in-process layer.
     pub(crate) fn held(held: &crate::l1::Held, valid_to: Version, shard: usize) -> Found {
         let value = (held.what().kind == crate::l1::Kind::Value).then(|| held.what().value.clone());
-        Found { value, metadata: Arc::new(Metadata::of(held, valid_to, false, shard)) }
+        Found { value, metadata: Arc::new(Metadata::of(held, valid_to, false, shard)), asked: None }
     }
 }

@@ -1,11 +1,13 @@
 //! Reads of one user, which never go back behind what that user has done or seen.
 
-use cachetag_core::Version;
 use parking_lot::Mutex;
 
 use crate::options::{AtLeast, ReadOptions};
 
 /// Carries what one user has written and seen from read to read, in one process or, as text, from one to the next.
+///
+/// A value that was just loaded may be newer than its token tells. [`Load::query`](crate::Load::query) notes up to where it has seen; a loader that queries by other
+/// means says [`Load::seen`](crate::Load::seen), or the next read, within `max_lag`, may show an older state than it did.
 ///
 /// ```
 /// use cachetag_client::Session;
@@ -41,14 +43,9 @@ impl Session {
         *position = Some(position.map_or(commit, |known| known.and(commit)));
     }
 
-    /// The user has seen a value of this version: no read shows an older state from now on.
-    pub(crate) fn saw(&self, version: Version) {
-        let mut position = self.position.lock();
-        *position = Some(match *position {
-            // An older epoch is over; its positions are none of this one, but what the user wrote still has to be covered.
-            Some(known) => known.and(AtLeast::Version(version)),
-            None => AtLeast::Version(version),
-        });
+    /// The user has seen a value that was read at this position: no read shows an older state from now on.
+    pub(crate) fn saw(&self, position: AtLeast) {
+        self.wrote(position);
     }
 
     /// Where the user is.
@@ -68,16 +65,16 @@ impl Session {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use cachetag_core::{Epoch, Lsn};
+    use cachetag_core::{Epoch, Lsn, Version};
 
     #[test]
     fn a_session_only_goes_forward() {
         let session = Session::new();
         let version = |lsn| Version::new(Epoch::new(3).unwrap(), Lsn(lsn));
         session.wrote(Lsn(9).into());
-        session.saw(version(5));
+        session.saw(version(5).into());
         assert_eq!(session.position(), Some(AtLeast::Version(version(9))));
-        session.saw(version(4));
+        session.saw(version(4).into());
         assert_eq!(session.options().at_least, Some(AtLeast::Version(version(9))));
     }
 }

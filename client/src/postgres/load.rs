@@ -34,6 +34,9 @@ impl Load {
         let loading = Loading::new(self.token());
         let found = loading.query(client, sql, params).await?;
         self.tags(found.tags);
+        if let Some(position) = found.seen {
+            self.seen(position);
+        }
         match loading.storable() {
             // Without a token nothing is stored anyway.
             Ok(()) | Err(NotStorable::NoToken) => {}

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use cachetag_core::{Tag, Version};
+use cachetag_core::{Lsn, Tag, Version};
 use deadpool_postgres::GenericClient;
 use parking_lot::Mutex;
-use tokio_postgres::types::ToSql;
+use tokio_postgres::types::{PgLsn, ToSql};
 use tokio_postgres::{Row, Statement};
 
 use super::pipelined::pipelined;
@@ -14,7 +14,8 @@ use super::{PostgresError, TAGS_COLUMN};
 
 /// The extension's verdict, and the facts behind a "no".
 const COVERS: &str = "SELECT cachetag.covers($1), current_setting('transaction_isolation'), pg_is_in_recovery(),
-    pg_current_xact_id_if_assigned() IS NOT NULL";
+    pg_current_xact_id_if_assigned() IS NOT NULL,
+    CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_insert_lsn() END";
 
 /// The reading of a value that is to be stored under the token of a miss.
 ///
@@ -65,6 +66,8 @@ pub struct Rows {
     pub storable: bool,
     /// The tags that the column [`TAGS_COLUMN`] holds, each once, sorted.
     pub tags: Vec<Tag>,
+    /// Every commit that the query saw ends here or earlier; `None` without a token.
+    pub seen: Option<Lsn>,
 }
 
 /// Why what was read must not be stored.
@@ -123,12 +126,15 @@ impl Loading {
     ) -> Result<Rows, PostgresError> {
         // Prepared first: what follows is then sent in the order in which it is written.
         let query = client.prepare_cached(sql).await.map_err(PostgresError::Query)?;
-        let (rows, refused) = match self.token {
+        let (rows, refused, seen) = match self.token {
             Some(token) => covered(client, &query, params, token).await?,
-            None => (client.query(&query, params).await.map_err(PostgresError::Query)?, Some(NotStorable::NoToken)),
+            None => {
+                let rows = client.query(&query, params).await.map_err(PostgresError::Query)?;
+                (rows, Some(NotStorable::NoToken), None)
+            }
         };
         let tags = tags_of(&rows)?;
-        let answer = Rows { rows, storable: refused.is_none(), tags: tags.iter().cloned().collect() };
+        let answer = Rows { rows, storable: refused.is_none(), tags: tags.iter().cloned().collect(), seen };
         let mut found = self.found.lock();
         found.tags.extend(tags);
         found.refused = found.refused.take().or(refused);
@@ -152,7 +158,7 @@ async fn covered<C: GenericClient>(
     query: &Statement,
     params: &[&(dyn ToSql + Sync)],
     token: Version,
-) -> Result<(Vec<Row>, Option<NotStorable>), PostgresError> {
+) -> Result<(Vec<Row>, Option<NotStorable>, Option<Lsn>), PostgresError> {
     let covers = client.prepare_cached(COVERS).await.map_err(PostgresError::of_extension)?;
     let text = token.to_string();
     let asked: &[&(dyn ToSql + Sync)] = &[&text];
@@ -164,12 +170,16 @@ async fn covered<C: GenericClient>(
     // In a transaction a failed query fails the verdict after it too: the query's error is the one to tell.
     let rows = rows.map_err(PostgresError::Query)?;
     let after = after.map_err(PostgresError::of_extension)?;
+    // Asked after the query, so that it covers whatever that saw.
+    let seen: Option<PgLsn> =
+        after.first().map(|row| row.try_get(4)).transpose().map_err(PostgresError::Query)?.flatten();
+    let seen = seen.map(|lsn| Lsn(lsn.into()));
     for verdict in before.iter().chain(&after) {
         if let Some(refused) = refused(verdict, token).map_err(PostgresError::Query)? {
-            return Ok((rows, Some(refused)));
+            return Ok((rows, Some(refused), seen));
         }
     }
-    Ok((rows, None))
+    Ok((rows, None, seen))
 }
 
 fn refused(verdict: &Row, token: Version) -> Result<Option<NotStorable>, tokio_postgres::Error> {

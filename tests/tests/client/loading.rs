@@ -167,3 +167,37 @@ async fn many_keys_take_one_load_and_one_round_trip() {
         assert_eq!(trial.database.queries() - before, if expected == 1 { 19 } else { 0 });
     }
 }
+
+/// Loads inside of loads take no slot of their own: with one slot, the outer one would wait for ever.
+#[tokio::test]
+async fn a_load_inside_of_a_load_waits_for_no_slot() {
+    let trial = Trial::start().await;
+    let one = cachetag_client::resilience::LimiterOptions { concurrency: 1, ..Default::default() };
+    let cache = trial.cache(trial.builder().loads(one)).await;
+    let (inner, database) = (cache.clone(), trial.database.clone());
+    let page = cache.get_or_load("page", move |_| async move {
+        let price = database.read(&inner, 1).await.unwrap_or_default();
+        let rest = inner.get_many(&["price:2", "price:3"], |loads| async move {
+            let mut prices = Vec::new();
+            for (load, id) in loads.into_iter().zip([2, 3]) {
+                prices.push(database.clone().price(load, id).await?);
+            }
+            Ok::<_, tokio_postgres::Error>(prices)
+        });
+        let rest: i32 = rest.await?.iter().flatten().map(|price| **price).sum();
+        Ok::<_, cachetag_client::Error>(price + rest)
+    });
+    assert_eq!(*tokio::time::timeout(PATIENCE, page).await.expect("it ends").expect("a page"), 30);
+}
+
+#[tokio::test]
+async fn a_loader_that_reads_its_own_key_is_told_so() {
+    let trial = Trial::start().await;
+    let cache = trial.cache(trial.builder()).await;
+    let inner = cache.clone();
+    let outcome = cache.get_or_load("k", move |_| async move {
+        inner.get_or_load("k", |_| async { Ok::<_, std::io::Error>(1) }).await.map(|cached| *cached)
+    });
+    let error = tokio::time::timeout(PATIENCE, outcome).await.expect("it ends").expect_err("it fails");
+    assert!(error.to_string().contains("would wait for itself"), "{error}");
+}
