@@ -197,7 +197,7 @@ async fn invalidations(plan: &Plan, table: &mut Table, ours: &mut Ours, peers: &
         }
         let what = format!("invalidating a tag of {entries}");
         let (our_time, apply) = (median(our_times), median(applies));
-        let ratio = if of_one.is_nan() { String::new() } else { format!("{:.2} (1 entry / this)", of_one / our_time) };
+        let ratio = if of_one.is_nan() { String::new() } else { format!("{:.2} (this / 1 entry)", our_time / of_one) };
         of_one = our_time;
         table.row(&what, format!("{our_time:.2} ms, in Redis {:.3} ms", apply / 1e3), String::new(), ratio);
         for ((peer, times), stalls) in peers.iter().zip(times).zip(stalls) {

@@ -1,14 +1,16 @@
 //! cachetag's side of what the peers are asked for, through the public interface in Redis.
 
+use std::ops::Range;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use redis::{cmd, pipe};
-use tokio::task::yield_now;
+use tokio::task::spawn_blocking;
 use tokio_postgres::Client;
 
 use super::{Race, value};
 use crate::bench::latency::patient;
-use crate::{Cache, GetOptions, PutOptions, Random, Stack};
+use crate::{Cache, GetOptions, PutOptions, Random, Stack, eventually};
 
 /// The row that belongs to a group of entries; far from those that are raced for.
 pub(super) const GROUP_ROWS: i32 = 2_000_000_000;
@@ -55,19 +57,25 @@ impl Ours {
 
     /// Entries with the tags that the peers' have.
     pub(super) async fn fill(&mut self, group: u32, entries: u32) {
-        let token = self.cache.get_with(&key(group, 0), &GetOptions { no_lease: true, ..GetOptions::default() }).await;
-        let token = token.expect("Redis answers").token;
         for from in (0..entries).step_by(FILLED_AT_ONCE as usize) {
-            let mut puts = pipe();
-            for i in from..entries.min(from + FILLED_AT_ONCE) {
-                let put = puts.cmd("FCALL").arg("cachetag_put").arg(1).arg(self.cache.key("e", &key(group, i)));
-                put.arg(value(0)).arg(&token).arg(TTL.as_millis() as u64).arg("TAGS").arg(4);
-                put.arg(format!("product:{}", 1_000_000 + i)).arg(format!("category:{group}"));
-                put.arg(format!("brand:{group}")).arg("homepage");
-            }
-            let answers: Vec<Vec<String>> = puts.query_async(self.cache.connection()).await.expect("Redis answers");
-            assert!(answers.iter().all(|answer| answer[0] == "stored"), "the fill is refused: {:?}", answers[0]);
+            let some = from..entries.min(from + FILLED_AT_ONCE);
+            // Refused until the watermark has passed the last bump.
+            eventually("the fill", PATIENCE, async || self.try_fill(group, some.clone()).await.then_some(())).await;
         }
+    }
+
+    async fn try_fill(&mut self, group: u32, entries: Range<u32>) -> bool {
+        let options = GetOptions { no_lease: true, ..GetOptions::default() };
+        let token = self.cache.get_with(&key(group, entries.start), &options).await.expect("Redis answers").token;
+        let mut puts = pipe();
+        for i in entries {
+            let put = puts.cmd("FCALL").arg("cachetag_put").arg(1).arg(self.cache.key("e", &key(group, i)));
+            put.arg(value(0)).arg(&token).arg(TTL.as_millis() as u64).arg("TAGS").arg(4);
+            put.arg(format!("product:{}", 1_000_000 + i)).arg(format!("category:{group}"));
+            put.arg(format!("brand:{group}")).arg("homepage");
+        }
+        let answers: Vec<Vec<String>> = puts.query_async(self.cache.connection()).await.expect("Redis answers");
+        answers.iter().all(|answer| answer[0] == "stored")
     }
 
     /// Commits a change of the group's row and waits until an entry of the group is no longer a hit.
@@ -162,12 +170,9 @@ fn key(group: u32, entry: u32) -> String {
     format!("page:{group}:{entry}")
 }
 
-/// The runtime's timer is no finer than a millisecond.
+/// In a thread: the runtime's timer is no finer than a millisecond, and a busy wait would keep the servers from their processor.
 async fn delay(time: Duration) {
-    let due = Instant::now() + time;
-    while Instant::now() < due {
-        yield_now().await;
-    }
+    spawn_blocking(move || thread::sleep(time)).await.expect("a thread sleeps");
 }
 
 async fn watch_commands(cache: &mut Cache, microseconds: u32) {
