@@ -175,8 +175,9 @@ if (process.argv[2] === "race") {
       await assert.rejects(cache.getOrSet(key("x"), async () => [1, ["not a tag"]]), /CACHETAG TAGS/);
     });
 
-    test("what was read in a writer's transaction is not stored", async () => {
+    test("what was read in a writer's transaction is not stored", async (t) => {
       const session = await db.connect();
+      t.after(() => session.release(true));
       const options = { covers: async (token) => (await session.query("SELECT cachetag.covers($1) AS yes", [token])).rows[0].yes };
       const read = async () => Object.values((await session.query(PRODUCT, [18])).rows[0]);
       await session.query("BEGIN");
@@ -184,7 +185,6 @@ if (process.argv[2] === "race") {
       assert.equal((await cache.getOrSet(key(18), read, options)).price, 0);
       await session.query("ROLLBACK");
       assert.equal((await cache.getOrSet(key(18), read, options)).price, 28);
-      session.release();
     });
 
     test("of three processes one loads, and of ten tasks in one", async () => {
