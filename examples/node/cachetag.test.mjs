@@ -128,6 +128,9 @@ if (process.argv[2] === "race") {
         assert.equal((await page(15, { atLeast: await position(db) })).price, price);
       }
       await untilCached(15, { atLeast: await position(db) });
+      const before = loads;
+      await page(15, { atLeast: "FFFFFFFF/0" }); // a commit that the cache has not seen
+      assert.equal(loads, before + 1);
     });
 
     test("stale while revalidate: all are served, one refreshes", async () => {
