@@ -94,6 +94,10 @@ class Tags(Shop):
             self.assertEqual(self.page(72, at_least=cache.position())["price"], price)
             found = cache.get(self.key(72), at_least=cache.position())
             self.assertIn(found and found["price"], [None, price])
+        loads = self.loads
+        self.page(72, at_least="FFFFFFFF/0")  # a commit that the cache has not seen
+        self.assertEqual(self.loads, loads + 1)
+        self.assertIsNone(cache.get(self.key(72), at_least="FFFFFFFF/0"))
 
     def test_the_tags_of_a_list_come_from_its_query(self):
         def names():

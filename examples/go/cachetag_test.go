@@ -226,6 +226,9 @@ func TestReadYourWrites(t *testing.T) {
 	position, err := Position(ctx, db)
 	s.ok(err)
 	s.untilCached(83, Options{AtLeast: position})
+	before := s.loads
+	s.page(83, Options{AtLeast: "FFFFFFFF/0"}) // a commit that the cache has not seen
+	s.same(before+1, s.loads)
 }
 
 func TestStaleWhileRevalidate(t *testing.T) {

@@ -171,6 +171,9 @@ $tests = [
             same($price, $shop->page(54, atLeast: Cachetag::position($shop->writer))['price']);
         }
         $shop->untilCached(54, atLeast: Cachetag::position($shop->writer));
+        $before = $shop->loads;
+        $shop->page(54, atLeast: 'FFFFFFFF/0'); // a commit that the cache has not seen
+        same($before + 1, $shop->loads);
     },
 
     'stale while revalidate: all are served, one refreshes' => function (Shop $shop) {

@@ -152,6 +152,9 @@ class Consistency(Shop):
             self.price(7, price)
             self.assertEqual(self.page(7, at_least=cachetag.position(self.writer))["price"], price)
         self.until_cached(7, at_least=cachetag.position(self.writer))
+        loads = self.loads
+        self.page(7, at_least="FFFFFFFF/0")  # a commit that the cache has not seen
+        self.assertEqual(self.loads, loads + 1)
 
     def test_stale_while_revalidate(self):
         self.until_cached(8)

@@ -134,6 +134,9 @@ class Consistency < Shop
       assert_equal price, page(34, at_least: Cachetag.position(@writer))["price"]
     end
     until_cached(34, at_least: Cachetag.position(@writer))
+    before = @loads
+    page(34, at_least: "FFFFFFFF/0") # a commit that the cache has not seen
+    assert_equal before + 1, @loads
   end
 
   def test_stale_while_revalidate

@@ -113,6 +113,7 @@ test_read_your_writes() {
         same "{\"name\" : \"Product 64\", \"price\" : $price.00}" "$(page 64 --at-least "$position")"
     done
     eventually hits page 64 --at-least "$position"
+    ! hits page 64 --at-least FFFFFFFF/0 || { echo "a commit that the cache has not seen is covered" >&2; return 1; }
 }
 
 test_stale_while_revalidate() {
