@@ -58,7 +58,7 @@ impl Special {
             Special::CommitsHeld => "postgres commits-held",
             Special::LostWhileHeld => "redis lost-while-commits-held",
             Special::RedisRewound => "redis rewound",
-            Special::RedisRewoundToOldEpoch => "redis rewound-to-old-epoch",
+            Special::RedisRewoundToOldEpoch => "redis back-in-old-epoch",
         }
     }
 }
