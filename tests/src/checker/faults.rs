@@ -84,6 +84,11 @@ impl Kind {
         Kind::all().into_iter().filter(|kind| names.iter().any(|name| kind.to_string().starts_with(name))).collect()
     }
 
+    /// Whether commits that have returned are lost.
+    pub fn loses_commits(self) -> bool {
+        matches!(self, Kind::Usual(fault) if fault.loses_commits())
+    }
+
     /// Whether Redis may forget or go back.
     fn makes_redis_go_back(self) -> bool {
         use RedisFault::{Asleep, Frozen, FunctionFlush, Paused, ScriptFlush, WritesPaused};
@@ -150,7 +155,7 @@ impl<'a> Faults<'a> {
             self.world.redis_goes_back();
         }
         match kind {
-            Kind::Usual(fault) if fault.loses_commits() => self.lose_commits(fault, random).await,
+            Kind::Usual(fault) if kind.loses_commits() => self.lose_commits(fault, random).await,
             Kind::Usual(fault) => {
                 let injected = fault.inject(self.stack, random).await;
                 tokio::time::sleep(time).await;
