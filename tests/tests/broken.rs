@@ -11,7 +11,7 @@ use cachetag_tests::checker::{Options, run};
 use cachetag_tests::{Folder, Variant};
 
 /// Runs after which a variant counts as unnoticed.
-const RUNS: usize = 8;
+const RUNS: usize = 3;
 /// How long each lasts.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// How long a sound run lasts: longer than most variants live.

@@ -51,7 +51,7 @@ fn faults(variant: Variant) -> &'static [&'static str] {
     match variant {
         Variant::NoFence => &["daemon usurped"],
         Variant::NoEpochAfterLoss | Variant::NoContinuity => &["redis rewound"],
-        Variant::ForeignEpoch => &["redis rewound-to-old-epoch"],
+        Variant::ForeignEpoch => &["redis back-in-old-epoch"],
         Variant::EpochNotDrained => &["redis lost-while-commits-held"],
         Variant::TokenAfterSnapshot | Variant::NoOldRow | Variant::JoinUnlocked => &[],
         _ => profile(variant).mix().faults,

@@ -58,7 +58,7 @@ impl Special {
             Special::CommitsHeld => "postgres commits-held",
             Special::LostWhileHeld => "redis lost-while-commits-held",
             Special::RedisRewound => "redis rewound",
-            Special::RedisRewoundToOldEpoch => "redis rewound-to-old-epoch",
+            Special::RedisRewoundToOldEpoch => "redis back-in-old-epoch",
         }
     }
 }
@@ -82,6 +82,11 @@ impl Kind {
     /// Those whose names begin with one of these words; a word alone stands for all that begin with it.
     pub fn named(names: &[&str]) -> Vec<Kind> {
         Kind::all().into_iter().filter(|kind| names.iter().any(|name| kind.to_string().starts_with(name))).collect()
+    }
+
+    /// Whether commits that have returned are lost.
+    pub fn loses_commits(self) -> bool {
+        matches!(self, Kind::Usual(fault) if fault.loses_commits())
     }
 
     /// Whether Redis may forget or go back.
@@ -150,7 +155,7 @@ impl<'a> Faults<'a> {
             self.world.redis_goes_back();
         }
         match kind {
-            Kind::Usual(fault) if fault.loses_commits() => self.lose_commits(fault, random).await,
+            Kind::Usual(fault) if kind.loses_commits() => self.lose_commits(fault, random).await,
             Kind::Usual(fault) => {
                 let injected = fault.inject(self.stack, random).await;
                 tokio::time::sleep(time).await;

@@ -109,7 +109,7 @@ impl Profile {
             }
             Profile::Rivals => Mix { faults: &["daemon usurped", "daemon replaced"], quiet: ms(100), ..mixed },
             Profile::Restored => Mix {
-                faults: &["redis rewound", "redis older-snapshot", "redis promotion"],
+                faults: &["redis rewound", "redis back-in-old-epoch", "redis older-snapshot", "redis promotion"],
                 quiet: ms(300),
                 dawdling: 50,
                 ..mixed
