@@ -158,7 +158,13 @@ impl World {
             Step::Admit(i) => {
                 if i < self.under_way.len() {
                     let (key, candidate) = self.under_way.remove(i);
-                    let _ = self.l1.admit(&self.rig.feed, key, candidate);
+                    let probed = self.rig.feed.probe(&candidate.tags, candidate.as_of, candidate.verified);
+                    let admitted = self.l1.admit(&self.rig.feed, key, candidate);
+                    let touched = |held: &Arc<Held>| held.tracked.touch();
+                    assert_eq!(
+                        probed.map(|(touch, _)| touch).map_err(Refused::Feed),
+                        admitted.as_ref().map(touched).map_err(|e| *e)
+                    );
                 }
             }
             Step::Disconnect => drop(self.rig.disconnect()),
