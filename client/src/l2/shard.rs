@@ -296,7 +296,7 @@ impl Shard {
     }
 
     fn entry_command(&self, key: &str) -> Cmd {
-        let mut call = Cmd::with_capacity(4, 24 + self.prefix.len() + key.len());
+        let mut call = Cmd::with_capacity(4, "HMGETe:payloadmeta".len() + self.prefix.len() + key.len());
         call.arg("HMGET").arg(self.entry_key(key)).arg("payload").arg("meta");
         call
     }
