@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what building, testing and the demo need on Debian and its children, and nothing that is there already. Quiet when all is there.
-# Starts, stops and configures no system service. With PG_CONFIG set, that PostgreSQL is used and none is installed.
+# With the argument `examples` also the languages of examples/. Starts, stops and configures no system service. With PG_CONFIG set, that PostgreSQL is used and none is installed.
 set -euo pipefail
 
 missing=()
@@ -52,6 +52,23 @@ need curl command -v curl
 need openssl command -v openssl
 need bzip2 command -v bzip2
 need ca-certificates test -f /etc/ssl/certs/ca-certificates.crt
+
+if [[ ${1:-} == examples ]]; then
+    need python3-venv python3 -c 'import ensurepip, venv'
+    need nodejs command -v node
+    need npm command -v npm
+    need ruby command -v ruby
+    need ruby-redis ruby -e 'require "redis"'
+    need ruby-pg ruby -e 'require "pg"'
+    need ruby-minitest ruby -e 'require "minitest"'
+    need php-cli command -v php
+    need php-redis php -r 'exit(extension_loaded("redis") ? 0 : 1);'
+    need php-pgsql php -r 'exit(extension_loaded("pdo_pgsql") ? 0 : 1);'
+    need golang-go command -v go
+    need golang-github-gomodule-redigo-dev test -d /usr/share/gocode/src/github.com/gomodule/redigo
+    need golang-github-lib-pq-dev test -d /usr/share/gocode/src/github.com/lib/pq
+    need jq command -v jq
+fi
 
 if ((${#missing[@]})); then
     if ! command -v apt-get >/dev/null; then

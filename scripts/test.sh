@@ -48,12 +48,13 @@ end_to_end() {
     cargo test --release --quiet -p cachetag-tests "${targets[@]}" -- --test-threads="$threads"
 }
 
-step "core and daemon: unit and property tests" cargo test --release --quiet -p cachetag-core -p cachetag-invalidator
+step "core, daemon and client: unit and property tests" cargo test --release --quiet -p cachetag-core -p cachetag-invalidator -p cachetag-client
 step "extension: SQL regression" extension/test/run.sh
 step "Redis library on $(redis-server --version 2>/dev/null | grep -o 'v=[0-9.]*' || echo 'the installed server')" redis_library
 step "Redis library on Valkey 8" on_valkey
 step "the consistency rule, exhaustively" told --test model
 step "end to end" end_to_end
+step "examples in other languages" scripts/examples.sh
 step "checker: three million reads under every fault" told --test checker
 step "checker: every guard taken out on purpose is caught" told --test broken
 step "PostgreSQL's regression tests, every table tracked" scripts/regression.sh

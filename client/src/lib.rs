@@ -3,12 +3,37 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod adaptive;
+mod builder;
+mod cache;
+mod cached;
+mod codec;
+mod engine;
 pub mod envelope;
+mod error;
 pub mod feed;
+mod fetch;
+mod fill;
+mod flight;
 pub mod l1;
 pub mod l2;
+mod load;
+mod many;
 pub mod observe;
+mod options;
 #[cfg(feature = "postgres")]
 pub mod postgres;
 pub mod resilience;
+mod session;
+mod shard;
+pub mod third;
 pub mod write;
+
+pub use builder::Builder;
+pub use cache::{Cache, Reader, Value};
+pub use cached::{Cached, Metadata, Source};
+pub use cachetag_core as core;
+pub use error::Error;
+pub use load::{IntoTag, Load};
+pub use options::{AtLeast, ReadOptions};
+pub use session::Session;

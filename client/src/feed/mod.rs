@@ -1,1 +1,114 @@
 //! The log of a shard, followed by one connection: what makes hits of the in-process layer provable.
+//!
+//! A [`Feed`] looks at the shard's state and log in one atomic step, again whenever the log grows and at least once a heartbeat. From what it saw it publishes
+//! a [`View`]: everything bumped up to [`View::position`] is known here, and at a moment `now` that knowledge is [`View::staleness`] old. Whatever
+//! cannot be explained (a gap, another epoch or source, an answer of another shape) ends the *generation*: nothing that was kept under an earlier one counts.
+//!
+//! ```text
+//! options → task (connection, heartbeat) → look (values parsed) → trail (may it be trusted?) → ledger (ring, registry) → view → readers
+//! ```
+
+mod changes;
+mod keys;
+mod ledger;
+mod look;
+mod options;
+mod registry;
+#[cfg(test)]
+pub(crate) mod rig;
+mod ring;
+mod task;
+mod tracked;
+mod trail;
+mod view;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use cachetag_core::{Tag, Version};
+use tokio::sync::{broadcast, watch};
+
+pub use changes::Change;
+pub use ledger::FeedStats;
+pub use options::FeedOptions;
+pub use tracked::{Refusal, Touch, Tracked};
+pub use trail::Lost;
+pub use view::View;
+
+use ledger::Ledger;
+use task::Task;
+
+/// The log of one shard (one Redis and namespace), followed by a background task. Clones are handles of the same task, which ends with the last of them.
+///
+/// ```no_run
+/// # async fn example() -> redis::RedisResult<()> {
+/// use std::time::{Duration, Instant};
+/// use cachetag_client::feed::{Feed, FeedOptions};
+///
+/// let feed = Feed::follow(redis::Client::open("redis://127.0.0.1/")?, FeedOptions::new());
+/// assert!(feed.wait_live(Duration::from_secs(5)).await);
+/// println!("{:?} behind at most", feed.staleness(Instant::now()));
+/// # Ok(()) }
+/// ```
+#[derive(Debug, Clone)]
+pub struct Feed {
+    ledger: Arc<Ledger>,
+    /// `None` in tests that take the looks themselves.
+    _task: Option<Arc<Task>>,
+}
+
+impl Feed {
+    /// Begins to follow. Returns at once: until the first look the feed is not live. Must be called within a tokio runtime.
+    ///
+    /// ```no_run
+    /// # async fn example() -> redis::RedisResult<()> {
+    /// use cachetag_client::feed::{Feed, FeedOptions};
+    ///
+    /// let feed = Feed::follow(redis::Client::open("redis://127.0.0.1/")?, FeedOptions::new().namespace("ct0"));
+    /// # Ok(()) }
+    /// ```
+    pub fn follow(client: redis::Client, options: FeedOptions) -> Feed {
+        let ledger = Arc::new(Ledger::new(&options));
+        let task = Arc::new(Task::spawn(client, options, Arc::clone(&ledger)));
+        Feed { ledger, _task: Some(task) }
+    }
+
+    /// What is known now; wait-free. Load it once a decision: two loads may differ.
+    pub fn view(&self) -> arc_swap::Guard<Arc<View>> {
+        self.ledger.view()
+    }
+
+    /// How old, at most, what the feed vouches for is at `now`; `None` if it vouches for nothing.
+    pub fn staleness(&self, now: Instant) -> Option<Duration> {
+        self.view().staleness(now)
+    }
+
+    /// Registers the tags of a value, and tells whether any of them was bumped after it was true.
+    ///
+    /// `as_of` is the token that the value was read under. `verified` is up to where Redis has vouched for the value: the watermark that `cachetag_get` gave
+    /// *with its hit* (or one that was read before the tags' versions were); `None` for a fill, and for an answer that was stale.
+    pub fn track(&self, tags: &[Tag], as_of: Version, verified: Option<Version>) -> Result<Tracked, Refusal> {
+        self.ledger.track(tags, as_of, verified)
+    }
+
+    /// What the feed has done, and how much it holds.
+    pub fn stats(&self) -> FeedStats {
+        self.ledger.stats()
+    }
+
+    /// Waits until the feed is live; whether it is.
+    pub async fn wait_live(&self, within: Duration) -> bool {
+        let mut live = self.ledger.live();
+        tokio::time::timeout(within, live.wait_for(|live| *live)).await.is_ok_and(|waited| waited.is_ok())
+    }
+
+    /// Whether the feed is live, as a value that can be waited for.
+    pub fn live(&self) -> watch::Receiver<bool> {
+        self.ledger.live()
+    }
+
+    /// The bumps that concern registered tags, from now on. Who reads too slowly loses some: for hints such as warming, never for validity.
+    pub fn changes(&self) -> broadcast::Receiver<Change> {
+        self.ledger.changes()
+    }
+}

@@ -3,53 +3,14 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use cachetag_core::{Lsn, Version};
+use cachetag_core::Version;
 use redis::{Cmd, Value};
 
 use super::reply::{text, unexpected};
 use super::{Error, Lease};
+use crate::options::AtLeast;
 
 const CALL: &str = "cachetag_get";
-
-/// A commit that an answer must cover.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum AtLeast {
-    /// A version: epoch and position.
-    Version(Version),
-    /// A position, as `pg_current_wal_insert_lsn()` gives it after COMMIT.
-    Lsn(Lsn),
-}
-
-impl AtLeast {
-    /// Does a version cover it? Position and epoch are compared apart: a new epoch may begin at an earlier position than the last reached.
-    ///
-    /// ```
-    /// use cachetag_client::l2::AtLeast;
-    /// use cachetag_core::{Epoch, Lsn, Version};
-    ///
-    /// let version = |epoch, lsn| Version::new(Epoch::new(epoch).unwrap(), Lsn(lsn));
-    /// assert!(AtLeast::Lsn(Lsn(7)).is_covered_by(version(1, 7)));
-    /// assert!(!AtLeast::Version(version(2, 7)).is_covered_by(version(3, 6)));
-    /// ```
-    pub fn is_covered_by(self, version: Version) -> bool {
-        match self {
-            AtLeast::Version(least) => version.lsn >= least.lsn && version.epoch >= least.epoch,
-            AtLeast::Lsn(least) => version.lsn >= least,
-        }
-    }
-}
-
-impl From<Version> for AtLeast {
-    fn from(version: Version) -> AtLeast {
-        AtLeast::Version(version)
-    }
-}
-
-impl From<Lsn> for AtLeast {
-    fn from(lsn: Lsn) -> AtLeast {
-        AtLeast::Lsn(lsn)
-    }
-}
 
 /// What a reader demands.
 ///
@@ -203,6 +164,7 @@ fn read(fields: &[Value], payload: Value) -> Option<Got> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use cachetag_core::Lsn;
 
     const TOKEN: &str = "1767225600.00000000000000000100";
 

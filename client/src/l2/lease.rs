@@ -62,6 +62,11 @@ impl LeaseGuard {
         LeaseGuard { shard, key, lease: Some(lease) }
     }
 
+    /// The lease, which stays with the guard: for a put whose answer may not come.
+    pub(crate) fn lease(&self) -> Option<Lease> {
+        self.lease.clone()
+    }
+
     /// The lease, for a put that gives it back.
     pub fn spend(mut self) -> Lease {
         // It is there: whatever takes it also takes the guard.

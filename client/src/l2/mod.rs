@@ -50,7 +50,7 @@ pub use entry::{Check, Kind, RawEntry};
 pub use error::Error;
 pub use explain::{Explain, ExplainedTag};
 pub use fast::{Fast, Reading};
-pub use get::{AtLeast, GetOptions, Got, State};
+pub use get::{GetOptions, Got, State};
 pub use lease::{Lease, LeaseGuard};
 pub use put::{Put, Reason, Stored};
 pub use shard::{Shard, Timeouts};

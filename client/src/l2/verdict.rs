@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::{AtLeast, RawEntry, ShardState, State, TagValue};
+use super::{RawEntry, ShardState, State, TagValue};
+use crate::options::AtLeast;
 
 /// What a reader demands of an entry.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

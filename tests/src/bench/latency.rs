@@ -198,7 +198,7 @@ async fn subscriber(redis: &str, commits: u32, idle: bool) -> Times {
 }
 
 /// A connection to Redis that waits for answers as long as they take.
-async fn patient(redis: &str) -> MultiplexedConnection {
+pub(super) async fn patient(redis: &str) -> MultiplexedConnection {
     let client = redis::Client::open(redis).expect("the address of Redis");
     let options = AsyncConnectionConfig::new().set_response_timeout(None);
     client.get_multiplexed_async_connection_with_config(&options).await.expect("Redis answers")

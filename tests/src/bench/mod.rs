@@ -4,6 +4,7 @@
 mod backlog;
 mod drain;
 mod latency;
+mod peers;
 mod read;
 mod shop;
 mod table;
@@ -22,6 +23,8 @@ pub enum Part {
     Latency,
     /// `cachetag_get` beside GET.
     Read,
+    /// Other caches with tags, where they can be installed.
+    Peers,
 }
 
 /// What to run and how large. The defaults are the sizes that the targets are meant for.
@@ -29,7 +32,7 @@ pub enum Part {
 #[command(name = "bench", about = "Benchmarks on private servers; prints ratios of one run")]
 pub struct Plan {
     /// What to measure
-    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Part::Throughput, Part::Latency, Part::Read])]
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Part::Throughput, Part::Latency, Part::Read, Part::Peers])]
     pub parts: Vec<Part>,
     /// Single-row transactions in the backlog
     #[arg(long, default_value_t = 300_000)]
@@ -52,6 +55,18 @@ pub struct Plan {
     /// Reads of each kind
     #[arg(long, default_value_t = 50_000)]
     pub reads: u32,
+    /// Reads of each kind by and beside each peer
+    #[arg(long, default_value_t = 20_000)]
+    pub peer_reads: u32,
+    /// Turns that cachetag and its peers take
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+    pub turns: u32,
+    /// Rounds in which a fill races a commit, for each peer
+    #[arg(long, default_value_t = 1_000)]
+    pub rounds: u32,
+    /// Entries of the tag that is invalidated beside one of a single entry
+    #[arg(long, default_value_t = 100_000)]
+    pub tagged: u32,
 }
 
 /// Runs the plan and prints its table.
@@ -62,6 +77,7 @@ pub fn run(plan: &Plan) {
             Part::Throughput => runtime().block_on(drain::measure(plan, &mut table)),
             Part::Latency => runtime().block_on(latency::measure(plan, &mut table)),
             Part::Read => runtime().block_on(read::measure(plan, &mut table)),
+            Part::Peers => runtime().block_on(peers::measure(plan, &mut table)),
         }
     }
     print!("{table}");

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use cachetag_client::l2::{AtLeast, BypassCause, GetOptions, MissCause, StaleCause, State, Terms, Verdict};
+use cachetag_client::AtLeast;
+use cachetag_client::l2::{BypassCause, GetOptions, MissCause, StaleCause, State, Terms, Verdict};
 use cachetag_core::{Epoch, Lsn, Version};
 use cachetag_tests::Random;
 use redis::{Pipeline, cmd};

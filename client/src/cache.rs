@@ -1,0 +1,322 @@
+//! The cache, as an application holds it.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::builder::Builder;
+use crate::cached::{AnyValue, Cached};
+use crate::codec::Typed;
+use crate::engine::{Engine, Remembered, check_key};
+use crate::error::Error;
+use crate::fill::Loader;
+use crate::load::Load;
+use crate::observe::{Event, Observer, Snapshot};
+use crate::options::ReadOptions;
+use crate::resilience::Switches;
+use crate::session::Session;
+
+/// What can be cached: anything that serde knows, and that threads can share.
+pub trait Value: Serialize + DeserializeOwned + Send + Sync + 'static {}
+
+impl<T: Serialize + DeserializeOwned + Send + Sync + 'static> Value for T {}
+
+/// A cache with a layer in this process and one in Redis, each hit of which is provably true. Cheap to clone; clones are the same cache.
+///
+/// ```no_run
+/// # async fn render(id: i64) -> Result<String, std::io::Error> { Ok(String::new()) }
+/// # async fn example() -> Result<(), cachetag_client::Error> {
+/// use cachetag_client::Cache;
+///
+/// let cache = Cache::builder().redis("redis://127.0.0.1/").build()?;
+/// let page = cache
+///     .get_or_load("page:product:42", |load| async move {
+///         load.tag("product:42");
+///         render(42).await
+///     })
+///     .await?;
+/// println!("{}", page.len());
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Cache(Arc<Engine>);
+
+impl fmt::Debug for Cache {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cache")
+            .field("shards", &self.0.shards.len())
+            .field("loads", &self.0.flights.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Cache {
+    /// Begins with the defaults.
+    pub fn builder() -> Builder {
+        Builder::new()
+    }
+
+    pub(crate) fn new(engine: Arc<Engine>) -> Cache {
+        Cache(engine)
+    }
+
+    /// The value under a key: from memory, from Redis, from the third layer, or else from the loader, which many readers of this process and
+    /// of all others share.
+    ///
+    /// The loader runs in a task of its own, so dropping this future does not disturb those who wait for the same key. Its error is handed
+    /// to all of them and stored nowhere. It must query the database itself, after it was called: not from a snapshot that is older.
+    pub async fn get_or_load<T, E, F, R>(&self, key: &str, loader: F) -> Result<Cached<T>, Error>
+    where
+        T: Value,
+        E: Into<Box<dyn std::error::Error + Send + Sync>>,
+        F: FnOnce(Load) -> R + Send + 'static,
+        R: Future<Output = Result<T, E>> + Send + 'static,
+    {
+        self.with(ReadOptions::new()).get_or_load(key, loader).await
+    }
+
+    /// The same for what may not exist: that it does not is remembered, too, for `absent_ttl`.
+    ///
+    /// ```no_run
+    /// # async fn find(id: i64) -> Result<Option<String>, std::io::Error> { Ok(None) }
+    /// # async fn example(cache: cachetag_client::Cache) -> Result<(), cachetag_client::Error> {
+    /// let user = cache
+    ///     .get_or_load_optional("user:7", |load| async move {
+    ///         load.tag("user:7");
+    ///         find(7).await
+    ///     })
+    ///     .await?;
+    /// assert!(user.is_none());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn get_or_load_optional<T, E, F, R>(&self, key: &str, loader: F) -> Result<Option<Cached<T>>, Error>
+    where
+        T: Value,
+        E: Into<Box<dyn std::error::Error + Send + Sync>>,
+        F: FnOnce(Load) -> R + Send + 'static,
+        R: Future<Output = Result<Option<T>, E>> + Send + 'static,
+    {
+        self.with(ReadOptions::new()).get_or_load_optional(key, loader).await
+    }
+
+    /// The value under a key if a layer has it and it is valid; `Some(None)` for a stored absence. Loads nothing.
+    pub async fn get<T: Value>(&self, key: &str) -> Option<Option<Cached<T>>> {
+        self.with(ReadOptions::new()).get(key).await
+    }
+
+    /// The values of many keys, in the order of the keys: what memory lacks comes from each shard's Redis in one round trip, and the rest from one call
+    /// of the loader, which is given a context for each key and returns the values in the same order.
+    ///
+    /// ```no_run
+    /// # async fn names(ids: Vec<String>) -> Result<Vec<Option<String>>, std::io::Error> { Ok(Vec::new()) }
+    /// # async fn example(cache: cachetag_client::Cache) -> Result<(), cachetag_client::Error> {
+    /// let products = cache
+    ///     .get_many(&["product:1", "product:2"], |loads| async move {
+    ///         let keys = loads.iter().map(|load| { load.tag(load.key()); load.key().to_owned() }).collect();
+    ///         names(keys).await
+    ///     })
+    ///     .await?;
+    /// assert_eq!(products.len(), 2);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn get_many<T, E, K, F, R>(&self, keys: &[K], loader: F) -> Result<Vec<Option<Cached<T>>>, Error>
+    where
+        T: Value,
+        E: Into<Box<dyn std::error::Error + Send + Sync>>,
+        K: AsRef<str> + Sync,
+        F: FnOnce(Vec<Load>) -> R,
+        R: Future<Output = Result<Vec<Option<T>>, E>>,
+    {
+        self.with(ReadOptions::new()).get_many(keys, loader).await
+    }
+
+    /// Reads that ask for more, or for less, than the cache was built for.
+    ///
+    /// ```no_run
+    /// # async fn render() -> Result<String, std::io::Error> { Ok(String::new()) }
+    /// # async fn example(cache: cachetag_client::Cache, commit: cachetag_client::core::Lsn) -> Result<(), cachetag_client::Error> {
+    /// use cachetag_client::ReadOptions;
+    ///
+    /// let mine = cache.with(ReadOptions::new().at_least(commit.into()));
+    /// let page = mine.get_or_load("page:1", |load| async move { load.tag("product:1"); render().await }).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn with(&self, options: ReadOptions) -> Reader<'_> {
+        Reader { engine: &self.0, options, session: None }
+    }
+
+    /// Reads of one user, who sees what that user has written and never goes back.
+    pub fn session<'a>(&'a self, session: &'a Session) -> Reader<'a> {
+        Reader { engine: &self.0, options: session.options(), session: Some(session) }
+    }
+
+    /// Makes sure that the next read of this key, by whichever process, loads it. To invalidate what depends on a row that changed, nothing needs to be
+    /// called at all.
+    pub async fn forget(&self, key: &str) -> Result<(), Error> {
+        check_key(key)?;
+        self.0.forget(key).await
+    }
+
+    /// Waits until the feeds of all shards are live, so that hits in memory are possible; whether they are.
+    pub async fn ready(&self, within: Duration) -> bool {
+        let deadline = Instant::now() + within;
+        for unit in &self.0.shards {
+            if !unit.feed.wait_live(deadline.saturating_duration_since(Instant::now())).await {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// What can be switched while it runs: layers bypassed, writes sampled or off, ….
+    pub fn switches(&self) -> &Switches {
+        &self.0.switches
+    }
+
+    /// Hits, misses by reason, latencies, hot keys.
+    pub fn snapshot(&self) -> Snapshot {
+        self.0.observer.snapshot()
+    }
+
+    /// Where the numbers come from.
+    pub fn observer(&self) -> &Observer {
+        &self.0.observer
+    }
+}
+
+/// Reads under options of their own: [`Cache::with`], [`Cache::session`].
+#[derive(Clone, Copy)]
+pub struct Reader<'a> {
+    pub(crate) engine: &'a Arc<Engine>,
+    options: ReadOptions,
+    session: Option<&'a Session>,
+}
+
+impl fmt::Debug for Reader<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reader").field("options", &self.options).finish_non_exhaustive()
+    }
+}
+
+impl Reader<'_> {
+    /// As [`Cache::get_or_load`].
+    pub async fn get_or_load<T, E, F, R>(&self, key: &str, loader: F) -> Result<Cached<T>, Error>
+    where
+        T: Value,
+        E: Into<Box<dyn std::error::Error + Send + Sync>>,
+        F: FnOnce(Load) -> R + Send + 'static,
+        R: Future<Output = Result<T, E>> + Send + 'static,
+    {
+        let loader = move |load| {
+            let loading = loader(load);
+            async move { loading.await.map(Some) }
+        };
+        match self.get_or_load_optional(key, loader).await? {
+            Some(cached) => Ok(cached),
+            // A stored absence, of a caller for whom the key may have no value.
+            None => Err(Error::absent(key)),
+        }
+    }
+
+    /// As [`Cache::get_or_load_optional`].
+    pub async fn get_or_load_optional<T, E, F, R>(&self, key: &str, loader: F) -> Result<Option<Cached<T>>, Error>
+    where
+        T: Value,
+        E: Into<Box<dyn std::error::Error + Send + Sync>>,
+        F: FnOnce(Load) -> R + Send + 'static,
+        R: Future<Output = Result<Option<T>, E>> + Send + 'static,
+    {
+        let terms = self.engine.terms(&self.options);
+        let spare = match self.engine.remembered(key, &terms) {
+            Remembered::Hit(cached) => return Ok(self.seen(cached)),
+            Remembered::Miss(spare) => spare,
+        };
+        let found = self.engine.fly(key, terms, Typed::of::<T>(), boxed(loader), spare).await?;
+        match found.typed() {
+            Some(cached) => Ok(self.seen(cached)),
+            None => {
+                Err(Error::configuration("get_or_load", format!("{key:?} was loaded as another type at the same time")))
+            }
+        }
+    }
+
+    /// As [`Cache::get`].
+    pub async fn get<T: Value>(&self, key: &str) -> Option<Option<Cached<T>>> {
+        let found = self.engine.find_many(&[key], &self.engine.terms(&self.options), Typed::of::<T>()).await;
+        let found = found.into_iter().next()?.found?;
+        found.typed().map(|cached| self.seen(cached))
+    }
+
+    /// As [`Cache::get_many`].
+    pub async fn get_many<T, E, K, F, R>(&self, keys: &[K], loader: F) -> Result<Vec<Option<Cached<T>>>, Error>
+    where
+        T: Value,
+        E: Into<Box<dyn std::error::Error + Send + Sync>>,
+        K: AsRef<str> + Sync,
+        F: FnOnce(Vec<Load>) -> R,
+        R: Future<Output = Result<Vec<Option<T>>, E>>,
+    {
+        let names: Vec<&str> = keys.iter().map(AsRef::as_ref).collect();
+        let load = |loads| async move {
+            let values = loader(loads).await.map_err(|error| Error::loader(error))?;
+            Ok(values.into_iter().map(|value| value.map(|value| Arc::new(value) as _)).collect())
+        };
+        let found = self.engine.get_many(&names, &self.engine.terms(&self.options), Typed::of::<T>(), load).await?;
+        found
+            .iter()
+            .zip(names)
+            .map(|(found, key)| match found.typed() {
+                Some(cached) => Ok(self.seen(cached)),
+                None => Err(Error::configuration("get_many", format!("{key:?} is held as another type"))),
+            })
+            .collect()
+    }
+
+    /// Makes a key anew in the background, if nobody is at it.
+    pub fn refresh<T, E, F, R>(&self, key: &str, loader: F)
+    where
+        T: Value,
+        E: Into<Box<dyn std::error::Error + Send + Sync>>,
+        F: FnOnce(Load) -> R + Send + 'static,
+        R: Future<Output = Result<Option<T>, E>> + Send + 'static,
+    {
+        self.engine.refresh(key, Typed::of::<T>(), boxed(loader), Event::ProactiveRefresh);
+    }
+
+    /// The session has seen it.
+    fn seen<T>(&self, cached: Option<Cached<T>>) -> Option<Cached<T>> {
+        if let (Some(session), Some(cached)) = (self.session, &cached) {
+            let known = cached.metadata();
+            if let Some(version) = known.as_of.or(known.valid_to) {
+                session.saw(version.into());
+            }
+            if let Some(position) = known.seen {
+                session.saw(position.into());
+            }
+        }
+        cached
+    }
+}
+
+/// A loader of any type.
+pub(crate) fn boxed<T, E, F, R>(loader: F) -> Loader
+where
+    T: Value,
+    E: Into<Box<dyn std::error::Error + Send + Sync>>,
+    F: FnOnce(Load) -> R + Send + 'static,
+    R: Future<Output = Result<Option<T>, E>> + Send + 'static,
+{
+    Box::new(move |load| {
+        Box::pin(async move {
+            let value = loader(load).await.map_err(|error| Error::loader(error))?;
+            Ok(value.map(|value| Arc::new(value) as Arc<dyn std::any::Any + Send + Sync>) as AnyValue)
+        })
+    })
+}

@@ -1,0 +1,199 @@
+//! A value as a read gives it, and what is known of it.
+
+use std::any::Any;
+use std::fmt;
+use std::ops::Deref;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use cachetag_core::{Lsn, Tag, Version};
+
+use crate::l1::Held;
+
+/// Where a value came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Source {
+    /// The layer in this process.
+    Memory,
+    /// Redis.
+    Redis,
+    /// The third layer.
+    Third,
+    /// The loader, just now.
+    Loader,
+}
+
+/// What is known of a value.
+#[derive(Debug, Clone)]
+pub struct Metadata {
+    pub(crate) source: Source,
+    pub(crate) as_of: Option<Version>,
+    /// It is known to be true up to here.
+    pub(crate) valid_to: Option<Version>,
+    pub(crate) tags: Arc<[Tag]>,
+    pub(crate) born: Instant,
+    pub(crate) cost: Duration,
+    pub(crate) size: usize,
+    pub(crate) accesses: u64,
+    pub(crate) stale: bool,
+    pub(crate) confidence: f32,
+    pub(crate) shard: usize,
+    /// Whether `tags` are all that it depends on.
+    pub(crate) tags_known: bool,
+    /// Every commit that its loader saw ends here or earlier, as far as that is known.
+    pub(crate) seen: Option<Lsn>,
+}
+
+impl Metadata {
+    /// Of a copy of the in-process layer.
+    pub(crate) fn of(held: &Held, valid_to: Version, stale: bool, shard: usize) -> Metadata {
+        let what = held.what();
+        Metadata {
+            source: Source::Memory,
+            as_of: Some(what.as_of),
+            valid_to: Some(valid_to),
+            tags: what.tags.clone(),
+            born: what.stored_at,
+            cost: what.cost,
+            size: what.size,
+            accesses: held.accesses(),
+            stale,
+            confidence: 1.0,
+            shard,
+            tags_known: true,
+            seen: None,
+        }
+    }
+
+    /// Where it came from.
+    pub fn source(&self) -> Source {
+        self.source
+    }
+
+    /// The version under which it was read from the database; `None` where the cache could not vouch for anything.
+    pub fn as_of(&self) -> Option<Version> {
+        self.as_of
+    }
+
+    /// What it depends on. Empty for a value from Redis whose tags were not needed.
+    pub fn tags(&self) -> &[Tag] {
+        &self.tags
+    }
+
+    /// Time since it was stored, or loaded.
+    pub fn age(&self) -> Duration {
+        self.born.elapsed()
+    }
+
+    /// How long it took to load.
+    pub fn cost(&self) -> Duration {
+        self.cost
+    }
+
+    /// Bytes of the value as it is stored, 0 if it was not.
+    pub fn size(&self) -> usize {
+        self.size
+    }
+
+    /// How often this process has read it from memory.
+    pub fn accesses(&self) -> u64 {
+        self.accesses
+    }
+
+    /// Is it past its best: softly invalidated, past its `fresh_for`, or served because the database failed?
+    pub fn is_stale(&self) -> bool {
+        self.stale
+    }
+
+    /// How sure its loader was of it, from 0 to 1.
+    pub fn confidence(&self) -> f32 {
+        self.confidence
+    }
+}
+
+/// A value and what is known of it. Derefs to the value.
+///
+/// ```
+/// # use cachetag_client::Cached;
+/// fn header(page: &Cached<String>) -> String {
+///     let known = page.metadata();
+///     format!("X-Cache: {:?}, age {} ms, {} bytes", known.source(), known.age().as_millis(), page.len())
+/// }
+/// ```
+pub struct Cached<T> {
+    value: Arc<T>,
+    about: About,
+}
+
+/// What is known, or where it can be read: a hit in memory makes no copy of it.
+#[derive(Clone)]
+enum About {
+    Held { held: Arc<Held>, valid_to: Version, shard: usize },
+    Loose(Arc<Metadata>),
+}
+
+impl<T> Cached<T> {
+    /// What is known of it.
+    pub fn metadata(&self) -> Metadata {
+        match &self.about {
+            About::Held { held, valid_to, shard } => Metadata::of(held, *valid_to, false, *shard),
+            About::Loose(metadata) => (**metadata).clone(),
+        }
+    }
+
+    /// The value, shared with the cache.
+    pub fn into_inner(self) -> Arc<T> {
+        self.value
+    }
+
+    /// A copy of the in-process layer.
+    pub(crate) fn held(value: Arc<T>, held: Arc<Held>, valid_to: Version, shard: usize) -> Cached<T> {
+        Cached { value, about: About::Held { held, valid_to, shard } }
+    }
+}
+
+impl<T> Clone for Cached<T> {
+    fn clone(&self) -> Self {
+        Cached { value: self.value.clone(), about: self.about.clone() }
+    }
+}
+
+impl<T> Deref for Cached<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.value
+    }
+}
+
+impl<T: fmt::Debug> fmt::Debug for Cached<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cached").field("value", &self.value).field("metadata", &self.metadata()).finish()
+    }
+}
+
+/// A value of any type, as layers and flights hand it on; `None` is a stored absence.
+pub(crate) type AnyValue = Option<Arc<dyn Any + Send + Sync>>;
+
+/// What a read found.
+#[derive(Clone)]
+pub(crate) struct Found {
+    pub value: AnyValue,
+    pub metadata: Arc<Metadata>,
+    /// When a layer was asked that vouches for it; what was true no longer ago than `max_lag` before then. `None` for what was loaded.
+    pub asked: Option<Instant>,
+}
+
+impl Found {
+    /// The value in the caller's type: `None` if it is of another, `Some(None)` if it is absent.
+    pub fn typed<T: Send + Sync + 'static>(&self) -> Option<Option<Cached<T>>> {
+        match &self.value {
+            None => Some(None),
+            Some(value) => {
+                let value = value.clone().downcast::<T>().ok()?;
+                Some(Some(Cached { value, about: About::Loose(self.metadata.clone()) }))
+            }
+        }
+    }
+}

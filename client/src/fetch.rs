@@ -1,0 +1,442 @@
+//! Asking the layers behind memory: Redis, and the third one.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use cachetag_core::{Tag, Version};
+
+use crate::cached::{AnyValue, Found, Metadata, Source};
+use crate::codec::Typed;
+use crate::engine::Engine;
+use crate::fill::{Item, Luggage, Quest};
+use crate::flight::Terms;
+use crate::l2::{self, BypassCause, Got, Kind, MissCause, RawEntry, Reading, State, TagValue, Verdict};
+use crate::observe::{Access, Event, Layer, MissReason};
+use crate::resilience::with_timeout;
+use crate::shard::{Unit, decode};
+use crate::third;
+
+/// First wait for another process's load; doubles up to the longest.
+const FIRST_WAIT: Duration = Duration::from_millis(2);
+const LONGEST_WAIT: Duration = Duration::from_millis(50);
+
+/// What is to be said of a key after Redis was read.
+pub(crate) struct Judgement {
+    pub entry: Result<Judged, MissReason>,
+    /// What a load may be stored under.
+    pub token: Option<Version>,
+}
+
+/// A valid entry of Redis, with everything that its validity rests on.
+pub(crate) struct Judged {
+    pub entry: RawEntry,
+    tags: Arc<[Tag]>,
+    /// It is true up to here.
+    valid_to: Version,
+    /// Up to where Redis has vouched for it, where the feed could not.
+    verified: Option<Version>,
+    age: Duration,
+    left: Duration,
+    fresh_for: Option<Duration>,
+}
+
+impl Judged {
+    fn new(
+        entry: RawEntry,
+        vouched: Option<Version>,
+        verified: Option<Version>,
+        now_ms: u64,
+    ) -> Result<Judged, MissReason> {
+        let tags: Option<Arc<[Tag]>> = entry.tags().map(|tag| Tag::parse(&tag).ok()).collect();
+        Ok(Judged {
+            tags: tags.ok_or(MissReason::Damaged)?,
+            valid_to: vouched.or(verified).map_or(entry.as_of, |version| version.max(entry.as_of)),
+            verified,
+            age: entry.age(now_ms),
+            left: Duration::from_millis(entry.expires_at.saturating_sub(now_ms)),
+            fresh_for: entry.fresh_until.map(|until| Duration::from_millis(until.saturating_sub(now_ms))),
+            entry,
+        })
+    }
+}
+
+impl Engine {
+    /// What the layers have, and whether it should be made anew behind the caller's back. Token, lease and spare are left in the luggage.
+    pub async fn ask_layers(
+        &self,
+        quest: &Quest,
+        luggage: &mut Luggage,
+        access: &mut Access<'_>,
+    ) -> Option<(Found, bool)> {
+        let Quest { key, shard: number, typed, terms, within } = quest;
+        let (number, typed, nested) = (*number, *typed, !within.is_empty());
+        let unit = &self.shards[number];
+        if self.switches.bypasses(Layer::L2) {
+            access.miss(Layer::L2, MissReason::Switch);
+            luggage.token = unit.token(terms.max_lag);
+        } else {
+            // With a live feed an entry is judged here, in one round trip, and its tags become known. So they must in a nested read.
+            if unit.is_trusted(terms.max_lag) || nested {
+                let asked = Instant::now();
+                match self.read_entry(unit, key, terms).await {
+                    Ok(judged) => match self.value_of(&judged.entry, typed) {
+                        Ok(value) => {
+                            access.hit(Layer::L2, judged.entry.cost);
+                            return Some((self.backfill(key, number, value, judged, asked), false));
+                        }
+                        Err(reason) => access.miss(Layer::L2, reason),
+                    },
+                    // `cachetag_get` says it again, with a token and a lease.
+                    Err(reason) => tracing::trace!(key, %reason, "not a hit by plain commands"),
+                }
+            }
+            if let Some(found) = self.get(quest, luggage, access).await {
+                return Some(found);
+            }
+        }
+        let found = self.ask_third(key, number, terms, typed, access).await?;
+        Some((found, false))
+    }
+
+    /// Reads an entry by plain commands and judges it.
+    async fn read_entry(&self, unit: &Unit, key: &str, terms: &Terms) -> Result<Judged, MissReason> {
+        let reading = unit.ask(unit.redis.reading(&[key])).await?;
+        let judgement = self.judge_many(unit, reading, terms).await.into_iter().next();
+        judgement.map_or(Err(MissReason::None), |judgement| judgement.entry)
+    }
+
+    /// Judges entries by the feed, and those that it does not reach back to by their tags in Redis, in one more round trip for all of them.
+    pub async fn judge_many(&self, unit: &Unit, reading: Reading, terms: &Terms) -> Vec<Judgement> {
+        let Reading { state, now_ms, entries } = reading;
+        let conditions = l2::Terms { max_lag: Some(terms.max_lag), at_least: terms.at_least };
+        let vouched: Vec<Option<Result<Version, MissReason>>> =
+            entries.iter().map(|entry| entry.as_ref().map(|entry| unit.vouch(entry, terms.max_lag))).collect();
+        let is_open = |vouched: &Option<Result<Version, MissReason>>| {
+            matches!(vouched, Some(Err(MissReason::Feed | MissReason::Lag)))
+        };
+        let mut names: Vec<&str> = Vec::new();
+        for entry in
+            entries.iter().zip(&vouched).filter(|(_, vouched)| is_open(vouched)).filter_map(|(entry, _)| entry.as_ref())
+        {
+            names.extend(entry.keys());
+        }
+        names.sort_unstable();
+        names.dedup();
+        let values = if names.is_empty() {
+            Ok(Vec::new())
+        } else {
+            unit.ask(unit.redis.tag_values(names.iter().copied())).await
+        };
+        let value_of = |name: &str| match (&values, names.binary_search(&name)) {
+            (Ok(values), Ok(at)) => values.get(at).copied().flatten(),
+            _ => None,
+        };
+        // A token only where Redis vouches for something at all.
+        let token = match l2::judge(None, &state, &[], now_ms, &l2::Terms { at_least: None, ..conditions }) {
+            Verdict::Bypass(_) => None,
+            _ => state.watermark,
+        };
+        let mut judged = Vec::with_capacity(entries.len());
+        for (entry, vouched) in entries.iter().zip(&vouched) {
+            let verdict = match (entry, vouched) {
+                // The feed knows of no bump since: as good as tags that have not moved.
+                (Some(entry), Some(Ok(_))) => {
+                    let unmoved = vec![Some(TagValue { hard: entry.as_of, soft: None }); entry.keys().count()];
+                    l2::judge(Some(entry), &state, &unmoved, now_ms, &conditions)
+                }
+                (Some(entry), Some(Err(MissReason::Feed | MissReason::Lag))) => {
+                    let found: Vec<_> = entry.keys().map(value_of).collect();
+                    l2::judge(Some(entry), &state, &found, now_ms, &conditions)
+                }
+                _ => Verdict::Miss(MissCause::None),
+            };
+            judged.push(match (verdict, vouched) {
+                (_, Some(Err(reason))) if !is_open(vouched) => Err(*reason),
+                (Verdict::Hit, _) => Ok(()),
+                (Verdict::Stale(_), _) => Err(MissReason::Expired),
+                (Verdict::Miss(cause), _) => Err(reason_of_miss(cause)),
+                (Verdict::Bypass(cause), _) => Err(reason_of_bypass(cause)),
+            });
+        }
+        let all = entries.into_iter().zip(vouched).zip(judged);
+        all.map(|((entry, vouched), judged)| {
+            let entry = judged.and_then(|()| {
+                let entry = entry.ok_or(MissReason::None)?;
+                if entry.is_early(now_ms, self.config.beta, 1.0 - fastrand::f64()) {
+                    return Err(MissReason::Early);
+                }
+                let vouched = vouched.and_then(Result::ok);
+                // The state was read before the tags: up to its watermark they have vouched for the entry.
+                Judged::new(entry, vouched, state.watermark.filter(|_| vouched.is_none()), now_ms)
+            });
+            Judgement { entry, token }
+        })
+        .collect()
+    }
+
+    /// The value of an entry; `None` for an absence.
+    pub fn value_of(&self, entry: &RawEntry, typed: Typed) -> Result<AnyValue, MissReason> {
+        match entry.kind {
+            Kind::Absent => Ok(None),
+            Kind::Value => decode(&typed, &self.config.envelope, &entry.payload).map(Some),
+        }
+    }
+
+    /// Keeps a hit of Redis in memory, too.
+    pub fn backfill(&self, key: &str, number: usize, value: AnyValue, judged: Judged, asked: Instant) -> Found {
+        let Judged { entry, tags, valid_to, verified, age, left, fresh_for } = judged;
+        let born = Instant::now().checked_sub(age).unwrap_or_else(Instant::now);
+        let metadata = Metadata {
+            source: Source::Redis,
+            as_of: Some(entry.as_of),
+            valid_to: Some(valid_to),
+            tags: tags.clone(),
+            born,
+            cost: entry.cost,
+            size: entry.payload.len(),
+            accesses: 0,
+            stale: false,
+            confidence: 1.0,
+            shard: number,
+            tags_known: true,
+            seen: None,
+        };
+        let item = Item {
+            value: value.clone(),
+            payload: entry.payload.clone(),
+            as_of: entry.as_of,
+            tags,
+            ttl: left,
+            fresh_for,
+            cost: entry.cost,
+        };
+        self.keep(key, number, &item, verified, born);
+        self.observer.event(Event::Backfilled);
+        if value.is_none() {
+            self.observer.event(Event::NegativeHit);
+        }
+        Found { value, metadata: Arc::new(metadata), asked: Some(asked) }
+    }
+
+    /// `cachetag_get`, again and again while another process loads.
+    async fn get(&self, quest: &Quest, luggage: &mut Luggage, access: &mut Access<'_>) -> Option<(Found, bool)> {
+        let Quest { key, shard: number, typed, terms, .. } = quest;
+        let (number, typed) = (*number, *typed);
+        let unit = &self.shards[number];
+        let options = self.get_options(terms);
+        let (began, mut pause) = (Instant::now(), FIRST_WAIT);
+        loop {
+            let asked = Instant::now();
+            let got = match unit.get(key, &options).await {
+                Ok(got) => got,
+                Err(reason) => {
+                    access.miss(Layer::L2, reason);
+                    luggage.token = unit.token(terms.max_lag);
+                    return None;
+                }
+            };
+            luggage.token = got.token;
+            luggage.lease = got.lease.clone().map(|lease| unit.redis.guard(&**key, lease));
+            match got.state {
+                State::Hit | State::Early | State::Stale => {
+                    let (stale, refresh) = (got.state == State::Stale, luggage.lease.is_some());
+                    match self.of_get(number, &got, typed, stale, asked) {
+                        Ok(found) => {
+                            if stale {
+                                access.stale(Layer::L2, Duration::ZERO)
+                            } else {
+                                access.hit(Layer::L2, Duration::ZERO)
+                            }
+                            if got.state == State::Early {
+                                self.observer.event(Event::EarlyRefresh);
+                            }
+                            if stale && refresh && !self.switches.refreshes_in_background() {
+                                luggage.spare = Some(found);
+                                return None;
+                            }
+                            return Some((found, refresh));
+                        }
+                        Err(reason) => {
+                            access.miss(Layer::L2, reason);
+                            return None;
+                        }
+                    }
+                }
+                State::Wait if began.elapsed() < self.config.lease_wait => {
+                    if pause == FIRST_WAIT {
+                        self.observer.event(Event::LeaseWait);
+                    }
+                    // Not in step with all the others who wait.
+                    tokio::time::sleep(pause.mul_f64(0.5 + fastrand::f64())).await;
+                    pause = (pause * 2).min(LONGEST_WAIT);
+                }
+                State::Miss | State::Wait => {
+                    access.miss(Layer::L2, MissReason::None);
+                    return None;
+                }
+                State::Bypass => {
+                    access.miss(Layer::L2, MissReason::Bypass);
+                    return None;
+                }
+            }
+        }
+    }
+
+    /// What `cachetag_get` served.
+    fn of_get(&self, number: usize, got: &Got, typed: Typed, stale: bool, asked: Instant) -> Result<Found, MissReason> {
+        let (value, size): (AnyValue, usize) = match &got.payload {
+            Some(payload) => (Some(decode(&typed, &self.config.envelope, payload)?), payload.len()),
+            None => (None, 0),
+        };
+        if value.is_none() {
+            self.observer.event(Event::NegativeHit);
+        }
+        let born = got.age.and_then(|age| Instant::now().checked_sub(age)).unwrap_or_else(Instant::now);
+        let metadata = Metadata {
+            source: Source::Redis,
+            as_of: None,
+            valid_to: got.token.filter(|_| !stale),
+            tags: Arc::from([]),
+            born,
+            cost: Duration::ZERO,
+            size,
+            accesses: 0,
+            stale,
+            confidence: 1.0,
+            shard: number,
+            tags_known: false,
+            seen: None,
+        };
+        Ok(Found { value, metadata: Arc::new(metadata), asked: Some(asked) })
+    }
+
+    /// Asks the third layer. What it has counts only if the feed shows that it is still true.
+    async fn ask_third(
+        &self,
+        key: &str,
+        number: usize,
+        terms: &Terms,
+        typed: Typed,
+        access: &mut Access<'_>,
+    ) -> Option<Found> {
+        let layer = self.config.third.as_ref()?;
+        let miss = |access: &mut Access<'_>, reason| {
+            access.miss(Layer::L3, reason);
+            None
+        };
+        if self.switches.bypasses(Layer::L3) {
+            return miss(access, MissReason::Switch);
+        }
+        let Some(permit) = self.third_breaker.permit(Instant::now()) else { return miss(access, MissReason::Breaker) };
+        let asked = Instant::now();
+        let stored = match with_timeout(Layer::L3, self.config.third_timeout, layer.get(key)).await {
+            Ok(Ok(stored)) => {
+                permit.success();
+                stored
+            }
+            Ok(Err(error)) => {
+                permit.failure(Instant::now());
+                tracing::warn!(%error, layer = layer.name(), "the third layer failed");
+                return miss(access, MissReason::Error);
+            }
+            Err(_) => {
+                permit.failure(Instant::now());
+                return miss(access, MissReason::Timeout);
+            }
+        };
+        let Some(stored) = stored else { return miss(access, MissReason::None) };
+        let now = SystemTime::now();
+        let Ok(left) = stored.expires_at.duration_since(now) else { return miss(access, MissReason::Expired) };
+        let unit = &self.shards[number];
+        let valid_to = match unit.vouch_for(&stored.tags, stored.as_of, terms.max_lag) {
+            Ok(valid_to) => valid_to,
+            Err(reason) => return miss(access, reason),
+        };
+        if !Engine::covers(terms, valid_to) {
+            return miss(access, MissReason::Behind);
+        }
+        let value: AnyValue = if stored.absent {
+            None
+        } else {
+            match decode(&typed, &self.config.envelope, &stored.payload) {
+                Ok(value) => Some(value),
+                Err(reason) => return miss(access, reason),
+            }
+        };
+        let cost = Duration::from_millis(stored.cost_ms);
+        access.hit(Layer::L3, cost);
+        let age = now.duration_since(stored.stored_at).unwrap_or_default();
+        let born = Instant::now().checked_sub(age).unwrap_or_else(Instant::now);
+        let tags: Arc<[Tag]> = stored.tags.into();
+        let item = Item {
+            value: value.clone(),
+            payload: stored.payload,
+            as_of: stored.as_of,
+            tags: tags.clone(),
+            ttl: left,
+            fresh_for: None,
+            cost,
+        };
+        // Back into the nearer layers, under the version that it has: Redis checks it like any other.
+        if self.put(key, number, &item, None).await {
+            self.keep(key, number, &item, None, born);
+            self.observer.event(Event::Backfilled);
+        }
+        let metadata = Metadata {
+            source: Source::Third,
+            as_of: Some(item.as_of),
+            valid_to: Some(valid_to),
+            tags,
+            born,
+            cost,
+            size: item.payload.len(),
+            accesses: 0,
+            stale: false,
+            confidence: 1.0,
+            shard: number,
+            tags_known: true,
+            seen: None,
+        };
+        Some(Found { value, metadata: Arc::new(metadata), asked: Some(asked) })
+    }
+
+    /// Hands a value to the third layer.
+    pub async fn put_into_third(&self, key: &str, stored: third::Stored) {
+        let Some(layer) = &self.config.third else { return };
+        if self.switches.bypasses(Layer::L3) {
+            return;
+        }
+        let Some(permit) = self.third_breaker.permit(Instant::now()) else { return };
+        match with_timeout(Layer::L3, self.config.third_timeout, layer.put(key, stored)).await {
+            Ok(Ok(())) => permit.success(),
+            Ok(Err(error)) => {
+                permit.failure(Instant::now());
+                self.observer.event(Event::StoreFailed);
+                tracing::warn!(%error, layer = layer.name(), "the third layer failed");
+            }
+            Err(_) => {
+                permit.failure(Instant::now());
+                self.observer.event(Event::StoreFailed);
+            }
+        }
+    }
+}
+
+fn reason_of_miss(cause: MissCause) -> MissReason {
+    match cause {
+        MissCause::None => MissReason::None,
+        MissCause::Expired => MissReason::Expired,
+        MissCause::Epoch => MissReason::Epoch,
+        MissCause::Floor => MissReason::Floor,
+        MissCause::AtLeast => MissReason::Behind,
+        MissCause::Unregistered(_) => MissReason::Unregistered,
+        MissCause::Bumped(_) => MissReason::Bumped,
+    }
+}
+
+fn reason_of_bypass(cause: BypassCause) -> MissReason {
+    match cause {
+        BypassCause::Lag => MissReason::Lag,
+        BypassCause::NoWatermark | BypassCause::State | BypassCause::Clock => MissReason::Bypass,
+    }
+}

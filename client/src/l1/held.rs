@@ -1,0 +1,140 @@
+//! What the in-process layer holds of a value.
+
+use std::any::Any;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use cachetag_core::{Tag, Version};
+
+use crate::feed::Tracked;
+
+/// A decoded value, of whatever type.
+pub type Decoded = Arc<dyn Any + Send + Sync>;
+
+/// Whether there is a value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// There is.
+    Value,
+    /// It is known that there is none: a negative entry.
+    Absent,
+}
+
+/// Where a copy came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Origin {
+    /// It was loaded in this process.
+    Loader,
+    /// Another layer had it.
+    Layer,
+}
+
+/// A value that asks to come in.
+///
+/// ```
+/// use std::sync::Arc;
+/// use std::time::{Duration, Instant};
+/// use cachetag_client::l1::Candidate;
+/// use cachetag_core::{Tag, Version};
+///
+/// let token: Version = "1767225600.00000000097500059720".parse().unwrap();
+/// let mut candidate = Candidate::new(Arc::new("a page"), 6, token, Instant::now() + Duration::from_secs(60));
+/// candidate.tags = Arc::from([Tag::parse("product:42").unwrap()]);
+/// ```
+#[derive(Clone)]
+#[non_exhaustive]
+pub struct Candidate {
+    /// The value; whatever for [`Kind::Absent`].
+    pub value: Decoded,
+    /// Whether there is one.
+    pub kind: Kind,
+    /// Where it comes from.
+    pub origin: Origin,
+    /// The token that it was read under.
+    pub as_of: Version,
+    /// For an answer `hit` or `early` of Redis: the token of that answer, which is up to where Redis vouches for the value. `None` for a fill and for a
+    /// stale answer. See [`Feed::track`](crate::feed::Feed::track).
+    pub verified: Option<Version>,
+    /// Everything that it depends on.
+    pub tags: Arc<[Tag]>,
+    /// When it was computed, as far as is known: its age counts from here.
+    pub stored_at: Instant,
+    /// From when on it is none: no later than the layer below says.
+    pub expires_at: Instant,
+    /// From when on it is stale.
+    pub fresh_until: Option<Instant>,
+    /// What it cost to compute.
+    pub cost: Duration,
+    /// Bytes that it takes, about.
+    pub size: usize,
+}
+
+impl Candidate {
+    /// A value without tags, loaded just now.
+    pub fn new(value: Decoded, size: usize, as_of: Version, expires_at: Instant) -> Candidate {
+        Candidate {
+            value,
+            kind: Kind::Value,
+            origin: Origin::Loader,
+            as_of,
+            verified: None,
+            tags: Arc::from([]),
+            stored_at: Instant::now(),
+            expires_at,
+            fresh_until: None,
+            cost: Duration::ZERO,
+            size,
+        }
+    }
+
+    /// A held value once more, because Redis answered that an entry of this `as_of` is valid: nothing has to be decoded again.
+    pub fn again(held: &Held, as_of: Version, verified: Version, expires_at: Instant) -> Candidate {
+        Candidate { as_of, verified: Some(verified), expires_at, ..held.what.clone() }
+    }
+}
+
+impl fmt::Debug for Candidate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Candidate")
+            .field("kind", &self.kind)
+            .field("origin", &self.origin)
+            .field("as_of", &self.as_of)
+            .field("verified", &self.verified)
+            .field("tags", &self.tags)
+            .field("size", &self.size)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A value in the layer, with all that is known of it.
+#[derive(Debug)]
+pub struct Held {
+    pub(super) what: Candidate,
+    pub(super) tracked: Tracked,
+    pub(super) accesses: AtomicU64,
+}
+
+impl Held {
+    /// The value, if it is of this type.
+    pub fn value<T: Any + Send + Sync>(&self) -> Option<Arc<T>> {
+        Arc::clone(&self.what.value).downcast().ok()
+    }
+
+    /// Everything that it came in with; its expiry is what the layer made of it.
+    pub fn what(&self) -> &Candidate {
+        &self.what
+    }
+
+    /// The generation of the feed that it was registered under.
+    pub fn generation(&self) -> u64 {
+        self.tracked.generation()
+    }
+
+    /// How often it, or what it replaced, was a hit.
+    pub fn accesses(&self) -> u64 {
+        self.accesses.load(Ordering::Relaxed)
+    }
+}

@@ -1,0 +1,325 @@
+//! What a loader is given: it says on it what its value depends on and how it is to be stored.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cachetag_core::{Lsn, Tag, Version};
+use parking_lot::Mutex;
+
+use crate::cached::Metadata;
+
+tokio::task_local! {
+    /// The load that is running in this task: nested reads hand their tags to it.
+    static CURRENT: Load;
+}
+
+/// The context of one load. Cheap to clone; what is said on any clone counts, before or after the queries, until the loader returns.
+///
+/// Reads of the cache inside a loader add their tags by themselves: a page depends on what its fragments depend on.
+///
+/// ```no_run
+/// # async fn example(cache: cachetag_client::Cache, db: std::sync::Arc<tokio_postgres::Client>) -> Result<(), cachetag_client::Error> {
+/// use std::time::Duration;
+///
+/// let price = cache
+///     .get_or_load("price:42", |load| async move {
+///         load.tag("product:42").ttl(Duration::from_secs(600));
+///         let row = db.query_one("SELECT price FROM products WHERE id = 42", &[]).await?;
+///         Ok::<i32, tokio_postgres::Error>(row.get(0))
+///     })
+///     .await?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone)]
+pub struct Load(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    key: Box<str>,
+    token: Option<Version>,
+    shard: usize,
+    /// The loads that this one is part of, the outermost first.
+    within: Ancestry,
+    plan: Mutex<Plan>,
+}
+
+/// The keys of the loads that a read is part of.
+pub(crate) type Ancestry = Arc<[Box<str>]>;
+
+/// How the value is to be stored.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Plan {
+    pub tags: BTreeSet<Tag>,
+    pub ttl: Option<Duration>,
+    pub fresh_for: Option<Duration>,
+    pub cost: Option<Duration>,
+    pub confidence: Option<f32>,
+    /// At most the token, and no newer than what any nested read is known to be true up to.
+    pub as_of: Option<Version>,
+    /// Every commit that the loader may have seen ends here or earlier.
+    pub seen: Option<Lsn>,
+    /// Why the value must not be stored.
+    pub refused: Option<String>,
+}
+
+/// What can be made a tag: a [`Tag`], or its text.
+pub trait IntoTag {
+    /// The tag, or why there is none.
+    fn into_tag(self) -> Result<Tag, String>;
+}
+
+impl IntoTag for Tag {
+    fn into_tag(self) -> Result<Tag, String> {
+        Ok(self)
+    }
+}
+
+impl IntoTag for &Tag {
+    fn into_tag(self) -> Result<Tag, String> {
+        Ok(self.clone())
+    }
+}
+
+impl IntoTag for &str {
+    fn into_tag(self) -> Result<Tag, String> {
+        Tag::parse(self).map_err(|error| error.to_string())
+    }
+}
+
+impl IntoTag for String {
+    fn into_tag(self) -> Result<Tag, String> {
+        self.as_str().into_tag()
+    }
+}
+
+impl IntoTag for &String {
+    fn into_tag(self) -> Result<Tag, String> {
+        self.as_str().into_tag()
+    }
+}
+
+impl Load {
+    pub(crate) fn new(key: &str, shard: usize, token: Option<Version>, within: Ancestry) -> Load {
+        let plan = Plan { as_of: token, ..Plan::default() };
+        Load(Arc::new(Inner { key: key.into(), token, shard, within, plan: Mutex::new(plan) }))
+    }
+
+    /// The keys that a read inside of this load is part of.
+    pub(crate) fn ancestry(&self) -> Ancestry {
+        self.0.within.iter().cloned().chain([self.0.key.clone()]).collect()
+    }
+
+    /// The key that is being loaded.
+    pub fn key(&self) -> &str {
+        &self.0.key
+    }
+
+    /// The token of the miss: what `cachetag.covers` is asked. `None` where the cache cannot vouch for anything now; then nothing is stored.
+    pub fn token(&self) -> Option<Version> {
+        self.0.token
+    }
+
+    /// The value depends on this. A text that is no tag keeps the value from being stored: what it stood for would never invalidate it.
+    pub fn tag(&self, tag: impl IntoTag) -> &Load {
+        match tag.into_tag() {
+            Ok(tag) => {
+                self.0.plan.lock().tags.insert(tag);
+                self
+            }
+            Err(problem) => self.do_not_store(problem),
+        }
+    }
+
+    /// The value depends on all of these.
+    pub fn tags<T: IntoTag>(&self, tags: impl IntoIterator<Item = T>) -> &Load {
+        tags.into_iter().for_each(|tag| {
+            self.tag(tag);
+        });
+        self
+    }
+
+    /// How long it is kept at most. Jitter is added to it.
+    pub fn ttl(&self, ttl: Duration) -> &Load {
+        self.0.plan.lock().ttl = Some(ttl);
+        self
+    }
+
+    /// After this it is still served while one reader refreshes it.
+    pub fn fresh_for(&self, time: Duration) -> &Load {
+        self.0.plan.lock().fresh_for = Some(time);
+        self
+    }
+
+    /// What it cost, where the time that the loader took does not tell.
+    pub fn cost(&self, cost: Duration) -> &Load {
+        self.0.plan.lock().cost = Some(cost);
+        self
+    }
+
+    /// How sure the loader is, from 0 to 1: less than 1 for what came from a fallback. Below the cache's `min_confidence` it is not stored.
+    pub fn confidence(&self, confidence: f32) -> &Load {
+        self.0.plan.lock().confidence = Some(confidence.clamp(0.0, 1.0));
+        self
+    }
+
+    /// The version that the query's snapshot is known to cover, for example what `cachetag.as_of` gave; it may be above the token.
+    pub fn as_of(&self, version: Version) -> &Load {
+        let mut plan = self.0.plan.lock();
+        // Only of the token's epoch, and never where a nested read has lowered it already.
+        if plan.as_of == self.0.token
+            && self.0.token.is_some_and(|token| token.epoch == version.epoch && token <= version)
+        {
+            plan.as_of = Some(version);
+        }
+        drop(plan);
+        self
+    }
+
+    /// A position that covers every commit which the loader may have seen: `pg_current_wal_insert_lsn()` after the query. A [`Session`](crate::Session) needs
+    /// it to never go back behind what was loaded; [`Load::query`] says it by itself.
+    pub fn seen(&self, position: Lsn) -> &Load {
+        let mut plan = self.0.plan.lock();
+        plan.seen = plan.seen.max(Some(position));
+        drop(plan);
+        self
+    }
+
+    /// The value is returned, and not stored. The reason is told by `tracing`.
+    pub fn do_not_store(&self, reason: impl Into<String>) -> &Load {
+        self.0.plan.lock().refused.get_or_insert_with(|| reason.into());
+        self
+    }
+
+    /// What the loader has said so far.
+    pub(crate) fn plan(&self) -> Plan {
+        self.0.plan.lock().clone()
+    }
+
+    /// Runs a loader, so that reads inside of it find this context.
+    pub(crate) async fn scope<F: Future>(&self, loader: F) -> F::Output {
+        CURRENT.scope(self.clone(), loader).await
+    }
+
+    /// The load that runs in this task, if one does.
+    pub(crate) fn current() -> Option<Load> {
+        CURRENT.try_with(Load::clone).ok()
+    }
+
+    /// The value contains this one.
+    pub(crate) fn contains(&self, part: &Metadata) {
+        let Metadata { valid_to, stale, tags, shard, tags_known, seen, .. } = part;
+        if let Some(position) = seen {
+            self.seen(*position);
+        }
+        if *stale {
+            // Stored under its age, it would be refused; under the token, it would be taken for fresh.
+            self.do_not_store("it contains a stale value");
+            return;
+        }
+        if !*tags_known {
+            self.do_not_store("it contains a value whose tags are not known");
+            return;
+        }
+        let mut plan = self.0.plan.lock();
+        match valid_to {
+            Some(version) if *shard == self.0.shard && plan.as_of.is_none_or(|as_of| as_of.epoch == version.epoch) => {
+                plan.as_of = plan.as_of.map(|as_of| as_of.min(*version));
+            }
+            // Positions of two epochs are not compared, and each shard has its own.
+            _ => {
+                plan.refused.get_or_insert_with(|| "it contains a value that nothing vouches for here".into());
+            }
+        }
+        plan.tags.extend(tags.iter().cloned());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cached::Source;
+    use cachetag_core::Epoch;
+    use std::time::Instant;
+
+    fn version(lsn: u64) -> Version {
+        Version::new(Epoch::new(7).unwrap(), Lsn(lsn))
+    }
+
+    fn child(valid_to: Option<Version>, stale: bool, shard: usize) -> Metadata {
+        Metadata {
+            source: Source::Redis,
+            as_of: valid_to,
+            valid_to,
+            tags: [Tag::parse("fragment:1").unwrap()].into(),
+            born: Instant::now(),
+            cost: Duration::ZERO,
+            size: 0,
+            accesses: 0,
+            stale,
+            confidence: 1.0,
+            shard,
+            tags_known: true,
+            seen: None,
+        }
+    }
+
+    #[test]
+    fn what_is_no_tag_keeps_the_value_out() {
+        let load = Load::new("k", 0, Some(version(5)), Ancestry::default());
+        load.tag("product:1").tag("no good{");
+        let plan = load.plan();
+        assert_eq!(plan.tags.len(), 1);
+        assert!(plan.refused.unwrap().contains("no good"));
+    }
+
+    #[test]
+    fn a_page_is_no_newer_than_its_fragments_and_has_their_tags() {
+        let load = Load::new("k", 0, Some(version(5)), Ancestry::default());
+        load.contains(&child(Some(version(9)), false, 0));
+        assert_eq!(load.plan().as_of, Some(version(5)));
+        load.contains(&child(Some(version(3)), false, 0));
+        assert_eq!(load.plan().as_of, Some(version(3)));
+        assert_eq!(load.plan().tags.len(), 1);
+        assert!(load.plan().refused.is_none());
+        // A snapshot that is known to be newer does not make the fragment newer.
+        load.as_of(version(8));
+        assert_eq!(load.plan().as_of, Some(version(3)));
+    }
+
+    #[test]
+    fn what_nothing_vouches_for_keeps_the_page_out() {
+        for (valid_to, stale, shard, known) in [
+            (None, false, 0, true),
+            (Some(version(9)), true, 0, true),
+            (Some(version(9)), false, 1, true),
+            (Some(version(9)), false, 0, false),
+            (Some(Version::new(Epoch::new(8).unwrap(), Lsn(9))), false, 0, true),
+        ] {
+            let load = Load::new("k", 0, Some(version(5)), Ancestry::default());
+            load.contains(&Metadata { tags_known: known, ..child(valid_to, stale, shard) });
+            assert!(load.plan().refused.is_some());
+        }
+    }
+
+    #[test]
+    fn a_token_is_raised_within_its_epoch_only() {
+        let load = Load::new("k", 0, Some(version(5)), Ancestry::default());
+        load.as_of(Version::new(Epoch::new(8).unwrap(), Lsn(9))).as_of(version(4));
+        assert_eq!(load.plan().as_of, Some(version(5)));
+        load.as_of(version(6));
+        assert_eq!(load.plan().as_of, Some(version(6)));
+        let bypassed = Load::new("k", 0, None, Ancestry::default());
+        bypassed.as_of(version(6));
+        assert_eq!(bypassed.plan().as_of, None);
+    }
+
+    #[tokio::test]
+    async fn a_nested_read_finds_its_load() {
+        assert!(Load::current().is_none());
+        let load = Load::new("outer", 0, None, Ancestry::default());
+        let inside = load.scope(async { Load::current().map(|load| load.key().to_owned()) }).await;
+        assert_eq!(inside.as_deref(), Some("outer"));
+    }
+}

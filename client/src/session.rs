@@ -1,0 +1,80 @@
+//! Reads of one user, which never go back behind what that user has done or seen.
+
+use parking_lot::Mutex;
+
+use crate::options::{AtLeast, ReadOptions};
+
+/// Carries what one user has written and seen from read to read, in one process or, as text, from one to the next.
+///
+/// A value that was just loaded may be newer than its token tells. [`Load::query`](crate::Load::query) notes up to where it has seen; a loader that queries by other
+/// means says [`Load::seen`](crate::Load::seen), or the next read, within `max_lag`, may show an older state than it did.
+///
+/// ```
+/// use cachetag_client::Session;
+///
+/// let session = Session::new();
+/// session.wrote("16/B374D848".parse()?);             // pg_current_wal_insert_lsn() after the COMMIT
+/// let cookie = session.position().map(|p| p.to_string());
+/// // The next request, perhaps on another server:
+/// let session = Session::new();
+/// session.wrote(cookie.unwrap().parse()?);
+/// # Ok::<(), cachetag_client::core::VersionError>(())
+/// ```
+#[derive(Debug, Default)]
+pub struct Session {
+    options: ReadOptions,
+    position: Mutex<Option<AtLeast>>,
+}
+
+impl Session {
+    /// Nothing written, nothing seen.
+    pub fn new() -> Session {
+        Session::default()
+    }
+
+    /// Every read of the session asks for this, too.
+    pub fn with(options: ReadOptions) -> Session {
+        Session { options, position: Mutex::default() }
+    }
+
+    /// The user has made this commit: reads cover it from now on.
+    pub fn wrote(&self, commit: AtLeast) {
+        let mut position = self.position.lock();
+        *position = Some(position.map_or(commit, |known| known.and(commit)));
+    }
+
+    /// The user has seen a value that was read at this position: no read shows an older state from now on.
+    pub(crate) fn saw(&self, position: AtLeast) {
+        self.wrote(position);
+    }
+
+    /// Where the user is.
+    pub fn position(&self) -> Option<AtLeast> {
+        *self.position.lock()
+    }
+
+    /// What a read of the session asks for.
+    pub(crate) fn options(&self) -> ReadOptions {
+        match self.position() {
+            Some(position) => self.options.at_least(position),
+            None => self.options,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use cachetag_core::{Epoch, Lsn, Version};
+
+    #[test]
+    fn a_session_only_goes_forward() {
+        let session = Session::new();
+        let version = |lsn| Version::new(Epoch::new(3).unwrap(), Lsn(lsn));
+        session.wrote(Lsn(9).into());
+        session.saw(version(5).into());
+        assert_eq!(session.position(), Some(AtLeast::Version(version(9))));
+        session.saw(version(4).into());
+        assert_eq!(session.options().at_least, Some(AtLeast::Version(version(9))));
+    }
+}

@@ -1,0 +1,51 @@
+//! A third layer of the application's own: files, a local Redis, anything that keeps bytes.
+
+use std::error::Error;
+use std::future::Future;
+use std::pin::Pin;
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use cachetag_core::{Tag, Version};
+
+/// What a layer keeps for a key. Nothing in it may change between `put` and `get`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stored {
+    /// The value as the cache encodes it; empty for an absence.
+    pub payload: Bytes,
+    /// The database was asked, and has nothing.
+    pub absent: bool,
+    /// The version under which it was read.
+    pub as_of: Version,
+    /// What it depends on.
+    pub tags: Vec<Tag>,
+    /// When it was stored.
+    pub stored_at: SystemTime,
+    /// After this it counts for nothing.
+    pub expires_at: SystemTime,
+    /// What it cost to load, in milliseconds.
+    pub cost_ms: u64,
+}
+
+/// The answer of a layer, some time later.
+pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, Box<dyn Error + Send + Sync>>> + Send + 'a>>;
+
+/// A layer that is asked after Redis and before the loader.
+///
+/// It need not invalidate anything: what it returns is served only if the log of bumps proves that none of its tags has changed since
+/// `as_of`. It may forget whatever it likes, whenever it likes. Errors and slowness are a miss, and open its circuit breaker.
+///
+/// `examples/files.rs` of this crate is a complete one.
+pub trait Layer: Send + Sync + 'static {
+    /// Its name in metrics.
+    fn name(&self) -> &str;
+
+    /// What it has for a key.
+    fn get<'a>(&'a self, key: &'a str) -> Answer<'a, Option<Stored>>;
+
+    /// Keeps this for a key, in the place of what it has.
+    fn put<'a>(&'a self, key: &'a str, stored: Stored) -> Answer<'a, ()>;
+
+    /// Forgets a key.
+    fn remove<'a>(&'a self, key: &'a str) -> Answer<'a, ()>;
+}
