@@ -172,6 +172,20 @@ class Tags(Shop):
         self.caught_up()
         self.assertEqual(cache.get(self.key(74)), 1)  # neither is a whole family, and both stand
 
+    def test_a_rewrite_does_not_outrun_a_change(self):
+        def stored():
+            cache.set(self.key(70), 1, tags=["product:70"], token=cache.token())
+            return cache.has_key(self.key(70))
+
+        def change(value):  # a commit between the look at the entry and the put
+            self.price(70, 1)
+            self.caught_up()
+            return value
+
+        eventually(stored, "the entry")
+        self.assertFalse(cache._change(cache._key(self.key(70), None), change))
+        self.assertIsNone(cache.get(self.key(70)))
+
     def test_increments_of_many_threads_all_count(self):
         cache.set(self.key("n"), 0)
 
@@ -224,6 +238,10 @@ class Readers(Shop):
         for thread in threads:
             thread.join()
         self.assertEqual((pages, self.loads), (["page"] * 5, 1))
+
+    def test_a_plain_get_takes_no_lease(self):
+        self.assertEqual(cache.get(self.key(1), "default"), "default")
+        self.assertEqual(cache._cache.get(cache._key(self.key(1), None)).state, "miss")
 
     def test_a_writers_transaction_stores_nothing(self):
         class Rollback(Exception):

@@ -89,6 +89,7 @@ test_absent_is_cached_until_the_row_comes() {
     eventually hits page 904
     same '' "$(page 904)"
     same hit "$(peek 904)"
+    same absent "$(redis FCALL_RO cachetag_explain 1 "{ct}:e:$run:904" | grep -A 1 -x kind | tail -n 1)"
     local status=0
     cachetag_get_or_set "$run:904" product 904 || status=$?
     same 1 "$status"

@@ -29,7 +29,7 @@ use parking_lot::Mutex;
 use tokio::sync::{broadcast, watch};
 
 use super::changes::Change;
-use super::keys::check_keys;
+use super::keys::{CheckKey, check_keys};
 use super::look::{Look, Part, Question, Record};
 use super::options::FeedOptions;
 use super::registry::Registry;
@@ -240,8 +240,43 @@ impl Ledger {
     pub(super) fn track(&self, tags: &[Tag], as_of: Version, verified: Option<Version>) -> Result<Tracked, Refusal> {
         let keys = check_keys(tags);
         let inner = &mut *self.inner.lock();
-        let trail = inner.trail.as_ref().ok_or(Refusal::NotFollowing)?;
         let view = self.view.load();
+        let known_to = inner.known_to(&view, &keys, as_of, verified)?;
+        let states = keys.iter().map(|key| inner.registry.intern(key, inner.ring.bumps(key))).collect();
+        let tracked = Tracked { states, known_to, generation: view.generation };
+        if tracked.touch() == Touch::Hard { Err(Refusal::Bumped) } else { Ok(tracked) }
+    }
+
+    /// What [`Ledger::track`] would find, without registering anything. The view is published under the lock, too: the ring knows what it promises.
+    pub(super) fn probe(
+        &self,
+        tags: &[Tag],
+        as_of: Version,
+        verified: Option<Version>,
+    ) -> Result<(Touch, Arc<View>), Refusal> {
+        let keys = check_keys(tags);
+        let inner = self.inner.lock();
+        let view = self.view.load_full();
+        let known_to = inner.known_to(&view, &keys, as_of, verified)?.lsn.0;
+        let bumps = || keys.iter().map(|key| inner.ring.bumps(key));
+        if bumps().any(|bumps| bumps.hard > known_to) {
+            return Err(Refusal::Bumped);
+        }
+        let soft = bumps().any(|bumps| bumps.soft > known_to);
+        Ok((if soft { Touch::Soft } else { Touch::Clean }, view))
+    }
+}
+
+impl Inner {
+    /// Up to where a value is known to be true without the feed, if the ring can tell what was bumped since.
+    fn known_to(
+        &self,
+        view: &View,
+        keys: &[CheckKey],
+        as_of: Version,
+        verified: Option<Version>,
+    ) -> Result<Version, Refusal> {
+        let trail = self.trail.as_ref().ok_or(Refusal::NotFollowing)?;
         if as_of.epoch != trail.epoch {
             return Err(Refusal::Epoch);
         }
@@ -249,14 +284,10 @@ impl Ledger {
             return Err(Refusal::Floor);
         }
         // What Redis vouched for in another epoch says nothing in this.
-        let known_to =
-            verified.filter(|verified| verified.epoch == as_of.epoch).map_or(as_of, |verified| as_of.max(verified));
-        if !keys.is_empty() && !inner.ring.reaches(known_to.lsn.0) {
-            return Err(Refusal::Unknown);
-        }
-        let states = keys.iter().map(|key| inner.registry.intern(key, inner.ring.bumps(key))).collect();
-        let tracked = Tracked { states, known_to, generation: view.generation };
-        if tracked.touch() == Touch::Hard { Err(Refusal::Bumped) } else { Ok(tracked) }
+        let verified = verified.filter(|verified| verified.epoch == as_of.epoch);
+        let known_to = verified.map_or(as_of, |verified| as_of.max(verified));
+        // Without tags only the floor and time end a value.
+        if keys.is_empty() || self.ring.reaches(known_to.lsn.0) { Ok(known_to) } else { Err(Refusal::Unknown) }
     }
 }
 

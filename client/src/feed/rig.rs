@@ -42,12 +42,12 @@ pub(crate) struct Rig {
 impl Rig {
     /// Redis and feed at this position, in epoch 7.
     pub(crate) fn new(position: u64) -> Rig {
-        Rig::with_ring(position, 1000)
+        Rig::with_ring(position, 1000, 1000)
     }
 
-    /// With room for this many records in the feed's ring.
-    pub(crate) fn with_ring(position: u64, records: usize) -> Rig {
-        let options = FeedOptions::new().ring(records, 1 << 20);
+    /// With room for this many records in the feed's ring, and so many preloaded.
+    pub(crate) fn with_ring(position: u64, records: usize, preload: usize) -> Rig {
+        let options = FeedOptions::new().ring(records, 1 << 20).preload(preload);
         let feed = Feed { ledger: Arc::new(Ledger::new(&options)), _task: None };
         let start = Version::default();
         let redis = Redis {

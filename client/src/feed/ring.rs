@@ -83,7 +83,11 @@ impl Ring {
         let mut tags = Vec::with_capacity(bumped.hard.len() + bumped.soft.len());
         let mut bytes = OVERHEAD;
         for (list, hard) in [(&bumped.hard, true), (&bumped.soft, false)] {
-            let raise = |bumps: &mut Bumps| if hard { bumps.hard = to } else { bumps.soft = to };
+            // Never down, also if a record came that is not above all before.
+            let raise = |bumps: &mut Bumps| {
+                let last = if hard { &mut bumps.hard } else { &mut bumps.soft };
+                *last = (*last).max(to);
+            };
             for tag in list {
                 bytes += tag.len() + OVERHEAD;
                 tags.push(raise_last(&mut self.tags, tag, raise));
@@ -101,7 +105,7 @@ impl Ring {
 
     /// Afterwards nobody may ask for what came before `oldest.to`, so a key that was not bumped since needs no place.
     fn forget(&mut self, oldest: Kept) {
-        self.from = oldest.to;
+        self.from = self.from.max(oldest.to);
         self.bytes -= oldest.bytes;
         for tag in &oldest.tags {
             forget_until(&mut self.tags, tag, oldest.to);

@@ -102,8 +102,8 @@ fn touches(bump: &str, tags: &[Tag]) -> bool {
 }
 
 impl World {
-    fn new(ring: usize) -> World {
-        let (rig, l1) = (Rig::with_ring(100, ring), L1::new(L1Options::new(1 << 20)));
+    fn new(ring: usize, preload: usize) -> World {
+        let (rig, l1) = (Rig::with_ring(100, ring, preload), L1::new(L1Options::new(1 << 20)));
         World {
             rig,
             l1,
@@ -158,7 +158,13 @@ impl World {
             Step::Admit(i) => {
                 if i < self.under_way.len() {
                     let (key, candidate) = self.under_way.remove(i);
-                    let _ = self.l1.admit(&self.rig.feed, key, candidate);
+                    let probed = self.rig.feed.probe(&candidate.tags, candidate.as_of, candidate.verified);
+                    let admitted = self.l1.admit(&self.rig.feed, key, candidate);
+                    let touched = |held: &Arc<Held>| held.tracked.touch();
+                    assert_eq!(
+                        probed.map(|(touch, _)| touch).map_err(Refused::Feed),
+                        admitted.as_ref().map(touched).map_err(|e| *e)
+                    );
                 }
             }
             Step::Disconnect => drop(self.rig.disconnect()),
@@ -231,8 +237,8 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 400, max_shrink_iters: 20_000, ..ProptestConfig::default() })]
 
     #[test]
-    fn a_hit_lacks_no_commit(ring in 1usize..12, steps in proptest::collection::vec(step(), 1..120)) {
-        let mut world = World::new(ring);
+    fn a_hit_lacks_no_commit(ring in 1usize..12, preload in 1usize..6, steps in proptest::collection::vec(step(), 1..120)) {
+        let mut world = World::new(ring, preload);
         for step in steps {
             world.take(step);
             world.check()?;
@@ -249,7 +255,7 @@ fn there_are_hits() {
     let (mut runner, mut hits) = (TestRunner::deterministic(), 0);
     for _ in 0..50 {
         let steps = proptest::collection::vec(step(), 100).new_tree(&mut runner).unwrap().current();
-        let mut world = World::new(8);
+        let mut world = World::new(8, 8);
         for step in steps {
             world.take(step);
             world.check().unwrap();
@@ -263,7 +269,7 @@ fn there_are_hits() {
 #[test]
 fn readers_beside_the_feed_miss_no_bump() {
     const BUMPS: u64 = 20_000;
-    let mut rig = Rig::with_ring(100, 64);
+    let mut rig = Rig::with_ring(100, 64, 64);
     let (feed, l1) = (rig.feed.clone(), L1::new(L1Options::new(1 << 20)));
     let done = std::sync::atomic::AtomicBool::new(false);
     let hits = std::thread::scope(|scope| {

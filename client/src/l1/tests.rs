@@ -120,7 +120,7 @@ fn an_answer_that_is_ahead_of_the_feed_comes_in() {
 
 #[test]
 fn what_redis_vouched_for_counts_from_there() {
-    let (mut rig, l1) = (Rig::with_ring(100, 1), layer());
+    let (mut rig, l1) = (Rig::with_ring(100, 1, 10), layer());
     rig.apply(110, &["p:1"], &[]).apply(120, &["q:1"], &[]).look();
     // The ring reaches back to 110.
     let mut old = candidate(rig.v(105), &["p:2"]);

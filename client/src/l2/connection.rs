@@ -94,6 +94,9 @@ impl Connection {
 
     /// Sends commands in one round trip. An error that Redis answers to one of them is a value here.
     pub async fn pipeline(&self, pipeline: &Pipeline) -> Result<Vec<Value>, Error> {
+        if pipeline.is_empty() {
+            return Ok(Vec::new());
+        }
         match self.send(Request::Many(pipeline)).await? {
             Value::Array(values) if values.len() == pipeline.len() => Ok(values),
             other => Err(unexpected("a pipeline", &other)),

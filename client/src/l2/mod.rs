@@ -31,6 +31,7 @@
 //! # }
 //! ```
 
+mod asked;
 mod connection;
 mod entry;
 mod error;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use redis::{Cmd, Pipeline, Value};
 
+use super::asked::Asked;
 use super::connection::Connection;
 use super::reply::unexpected;
 use super::verdict::before_tags;
@@ -32,8 +33,8 @@ impl Default for Timeouts {
 
 /// One Redis and one namespace in it: a slot, in a cluster. Clones share the connection.
 ///
-/// Every call may be dropped at any point. A call that was dropped, or timed out, may still be executed: a `get` may then hold a lease that
-/// nobody knows of, until it runs out.
+/// Every call may be dropped at any point, and may still be executed then, as one that timed out may. A `get` that timed out may hold a lease
+/// that nobody knows of, until it runs out; one that was dropped gives it back.
 ///
 /// ```
 /// use cachetag_client::l2::{Shard, Timeouts};
@@ -86,25 +87,38 @@ impl Shard {
         format!("{}e:{key}", self.prefix)
     }
 
-    /// `cachetag_get`.
+    /// `cachetag_get`. Dropped on its way, it gives back the lease that it may be given.
     pub async fn get(&self, key: &str, options: &GetOptions) -> Result<Got, Error> {
-        get::parse(self.connection.call(&self.get_command(key, options)).await?)
+        let command = self.get_command(key, options);
+        if options.no_lease {
+            return get::parse(self.connection.call(&command).await?);
+        }
+        let connection = self.connection.clone();
+        let call = Box::pin(async move { Ok(vec![get::parse(connection.call(&command).await?)?]) });
+        let mut got = Asked::new(self.clone(), vec![key.to_owned()], call).await?;
+        Ok(got.pop().unwrap_or(Got::BYPASS))
     }
 
     /// `cachetag_get` for many keys, in one round trip. A key that holds a stranger's value is a bypass.
     pub async fn get_many<K: AsRef<str>>(&self, keys: &[K], options: &GetOptions) -> Result<Vec<Got>, Error> {
-        let commands = keys.iter().map(|key| self.get_command(key.as_ref(), options));
-        let replies = self.pipeline(commands).await?;
-        let got = replies.into_iter().zip(keys).map(|(reply, key)| {
-            match self.connection.checked(reply).and_then(get::parse) {
+        let pipeline = pipeline(keys.iter().map(|key| self.get_command(key.as_ref(), options)));
+        let connection = self.connection.clone();
+        let call = async move {
+            let replies = connection.pipeline(&pipeline).await?;
+            let got = replies.into_iter().map(|reply| match connection.checked(reply).and_then(get::parse) {
                 Err(error) if error.is_call() => {
-                    tracing::warn!(%error, key = key.as_ref(), "this key cannot be read: it is a bypass");
+                    tracing::warn!(%error, "a key cannot be read: it is a bypass");
                     Ok(Got::BYPASS)
                 }
                 result => result,
-            }
-        });
-        got.collect()
+            });
+            got.collect()
+        };
+        if options.no_lease {
+            return call.await;
+        }
+        let names = keys.iter().map(|key| key.as_ref().to_owned()).collect();
+        Asked::new(self.clone(), names, Box::pin(call)).await
     }
 
     /// `cachetag_put`.
@@ -115,7 +129,7 @@ impl Shard {
     /// `cachetag_put` of many entries, in one round trip. Each has its own answer: Redis may have room for some only.
     pub async fn put_many<K: AsRef<str>>(&self, puts: &[(K, Put)]) -> Result<Vec<Result<Stored, Error>>, Error> {
         let commands = puts.iter().map(|(key, put)| self.put_command(key.as_ref(), put));
-        let replies = self.pipeline(commands).await?;
+        let replies = self.connection.pipeline(&pipeline(commands)).await?;
         Ok(replies.into_iter().map(|reply| put::parse(&self.connection.checked(reply)?)).collect())
     }
 
@@ -160,7 +174,8 @@ impl Shard {
                 Err(error) => Err(error),
             };
         }
-        let replies = self.pipeline(keys.iter().map(|key| self.entry_command(key.as_ref()))).await?;
+        let replies =
+            self.connection.pipeline(&pipeline(keys.iter().map(|key| self.entry_command(key.as_ref())))).await?;
         replies.into_iter().map(|reply| self.raw(reply)).collect()
     }
 
@@ -171,7 +186,7 @@ impl Shard {
         // The state first: see `judge`.
         let commands = [self.state_command(), time].into_iter();
         let commands = commands.chain(keys.iter().map(|key| self.entry_command(key.as_ref())));
-        let mut replies = self.pipeline(commands).await?.into_iter();
+        let mut replies = self.connection.pipeline(&pipeline(commands)).await?.into_iter();
         let mut next = || self.connection.checked(replies.next().unwrap_or(Value::Nil));
         let (state, now_ms) = (ShardState::read(&next()?)?, fast::time(&next()?)?);
         let entries = replies.map(|reply| self.raw(reply)).collect::<Result<_, _>>()?;
@@ -262,17 +277,6 @@ impl Shard {
         }
     }
 
-    async fn pipeline(&self, commands: impl Iterator<Item = Cmd>) -> Result<Vec<Value>, Error> {
-        let mut pipeline = Pipeline::with_capacity(commands.size_hint().0);
-        for command in commands {
-            pipeline.add_command(command);
-        }
-        if pipeline.is_empty() {
-            return Ok(Vec::new());
-        }
-        self.connection.pipeline(&pipeline).await
-    }
-
     fn function(&self, command: &str, function: &str, key: &str) -> Cmd {
         let mut call = Cmd::new();
         call.arg(command).arg(function).arg(1).arg(self.entry_key(key));
@@ -292,7 +296,7 @@ impl Shard {
     }
 
     fn entry_command(&self, key: &str) -> Cmd {
-        let mut call = Cmd::with_capacity(4, 24 + self.prefix.len() + key.len());
+        let mut call = Cmd::with_capacity(4, "HMGETe:payloadmeta".len() + self.prefix.len() + key.len());
         call.arg("HMGET").arg(self.entry_key(key)).arg("payload").arg("meta");
         call
     }
@@ -302,6 +306,14 @@ impl Shard {
         call.arg("HMGET").arg(format!("{}w", self.prefix)).arg(&ShardState::FIELDS);
         call
     }
+}
+
+fn pipeline(commands: impl Iterator<Item = Cmd>) -> Pipeline {
+    let mut pipeline = Pipeline::with_capacity(commands.size_hint().0);
+    for command in commands {
+        pipeline.add_command(command);
+    }
+    pipeline
 }
 
 fn as_bool(call: &'static str, reply: &Value) -> Result<bool, Error> {

@@ -134,6 +134,20 @@ async fn a_call_that_is_dropped_harms_nobody() {
     }
     server.redis.signal(libc::SIGCONT);
     assert_eq!(shard.get("k", &NO_LEASE).await.unwrap().payload.as_deref(), Some(&b"v"[..]));
+    // A lease that it was given is given back.
+    server.redis.signal(libc::SIGSTOP);
+    let with_lease = GetOptions { no_lease: false, ..NO_LEASE };
+    assert!(tokio::time::timeout(Duration::from_millis(5), shard.get("leased", &with_lease)).await.is_err());
+    let keys = ["leased too"];
+    assert!(tokio::time::timeout(Duration::from_millis(5), shard.get_many(&keys, &with_lease)).await.is_err());
+    server.redis.signal(libc::SIGCONT);
+    for key in ["leased", "leased too"] {
+        let deadline = Instant::now() + PATIENT.response;
+        while shard.get(key, &with_lease).await.unwrap().state != State::Miss {
+            assert!(Instant::now() < deadline, "the lease of {key} is never given back");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
     // Nor does the one that was to make the connection.
     let fresh = Shard::open(&server.redis.url(), "ct", PATIENT).unwrap();
     server.redis.signal(libc::SIGSTOP);

@@ -46,7 +46,7 @@ fn an_entry_without_tags_is_told_in_a_line() {
 #[test]
 fn a_lease_is_given_back_by_who_holds_it() {
     let mut c = Cache::open();
-    let mut release = |c: &mut Cache, id: &str| c.con.ok(&["FCALL", "cachetag_release", "1", "{ct}:e:k", id]);
+    let release = |c: &mut Cache, id: &str| c.con.ok(&["FCALL", "cachetag_release", "1", "{ct}:e:k", id]);
     let first = c.get("k", &[]);
     assert_eq!((first.state.as_str(), c.get("k", &[]).state.as_str()), ("miss", "wait"));
     assert_eq!(release(&mut c, "another"), Reply::Int(0));
