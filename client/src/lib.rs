@@ -26,6 +26,7 @@ pub mod postgres;
 pub mod resilience;
 mod session;
 mod shard;
+mod target;
 pub mod third;
 pub mod write;
 

@@ -22,8 +22,8 @@ pub(crate) struct Unit {
 impl Unit {
     /// Follows the feed of a shard.
     pub fn new(redis: Shard, url: &str, options: FeedOptions, breaker: BreakerOptions) -> Result<Unit, Error> {
-        let client = redis::Client::open(url).map_err(|error| Error::configuration("redis", error.to_string()))?;
-        Ok(Unit { redis, feed: Feed::follow(client, options), breaker: Breaker::new(breaker) })
+        let feed = Feed::follow(url, options).map_err(|error| Error::configuration("redis", error.to_string()))?;
+        Ok(Unit { redis, feed, breaker: Breaker::new(breaker) })
     }
 
     /// Calls Redis, unless it is left alone.

@@ -67,8 +67,8 @@ impl Trial {
 }
 
 async fn follow(stack: &Stack) -> Feed {
-    let client = redis::Client::open(stack.redis_url()).expect("a URL");
-    let feed = Feed::follow(client, FeedOptions::new().heartbeat(Duration::from_millis(20)));
+    let options = FeedOptions::new().heartbeat(Duration::from_millis(20));
+    let feed = Feed::follow(&stack.redis_url(), options).expect("a URL");
     assert!(feed.wait_live(PATIENCE).await, "the feed is not live");
     eventually("the feed's watermark", PATIENCE, async || feed.view().watermark).await;
     feed

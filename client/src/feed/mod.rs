@@ -36,16 +36,19 @@ pub use trail::Lost;
 pub use view::View;
 
 use ledger::Ledger;
+
+use crate::l2::Error;
+use crate::target::{Target, redact};
 use task::Task;
 
 /// The log of one shard (one Redis and namespace), followed by a background task. Clones are handles of the same task, which ends with the last of them.
 ///
 /// ```no_run
-/// # async fn example() -> redis::RedisResult<()> {
+/// # async fn example() -> Result<(), cachetag_client::l2::Error> {
 /// use std::time::{Duration, Instant};
 /// use cachetag_client::feed::{Feed, FeedOptions};
 ///
-/// let feed = Feed::follow(redis::Client::open("redis://127.0.0.1/")?, FeedOptions::new());
+/// let feed = Feed::follow("redis://127.0.0.1/", FeedOptions::new())?;
 /// assert!(feed.wait_live(Duration::from_secs(5)).await);
 /// println!("{:?} behind at most", feed.staleness(Instant::now()));
 /// # Ok(()) }
@@ -61,16 +64,17 @@ impl Feed {
     /// Begins to follow. Returns at once: until the first look the feed is not live. Must be called within a tokio runtime.
     ///
     /// ```no_run
-    /// # async fn example() -> redis::RedisResult<()> {
+    /// # async fn example() -> Result<(), cachetag_client::l2::Error> {
     /// use cachetag_client::feed::{Feed, FeedOptions};
     ///
-    /// let feed = Feed::follow(redis::Client::open("redis://127.0.0.1/")?, FeedOptions::new().namespace("ct0"));
+    /// let feed = Feed::follow("redis://127.0.0.1/", FeedOptions::new().namespace("ct0"))?;
     /// # Ok(()) }
     /// ```
-    pub fn follow(client: redis::Client, options: FeedOptions) -> Feed {
+    pub fn follow(url: &str, options: FeedOptions) -> Result<Feed, Error> {
+        let target = Target::parse(url).map_err(|problem| Error::Url { url: redact(url), problem })?;
         let ledger = Arc::new(Ledger::new(&options));
-        let task = Arc::new(Task::spawn(client, options, Arc::clone(&ledger)));
-        Feed { ledger, _task: Some(task) }
+        let task = Arc::new(Task::spawn(target, options, Arc::clone(&ledger)));
+        Ok(Feed { ledger, _task: Some(task) })
     }
 
     /// What is known now; wait-free. Load it once a decision: two loads may differ.

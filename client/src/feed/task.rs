@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, ErrorKind, Pipeline, RedisError, Value, cmd};
+use redis::{ErrorKind, Pipeline, RedisError, Value, cmd};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
 use super::ledger::{Ledger, Next, heartbeat};
 use super::options::FeedOptions;
+use crate::target::Target;
 
 /// The first wait before connecting again; it doubles.
 const BACK_OFF: Duration = Duration::from_millis(20);
@@ -24,8 +25,8 @@ pub(super) struct Task(JoinHandle<()>);
 
 impl Task {
     /// Starts it on the present runtime.
-    pub(super) fn spawn(client: Client, options: FeedOptions, ledger: Arc<Ledger>) -> Task {
-        Task(tokio::spawn(Follower { client, options, ledger }.run()))
+    pub(super) fn spawn(target: Target, options: FeedOptions, ledger: Arc<Ledger>) -> Task {
+        Task(tokio::spawn(Follower { target, options, ledger }.run()))
     }
 }
 
@@ -45,7 +46,7 @@ enum Cut {
 }
 
 struct Follower {
-    client: Client,
+    target: Target,
     options: FeedOptions,
     ledger: Arc<Ledger>,
 }
@@ -82,8 +83,7 @@ impl Follower {
     async fn connect(&self) -> Result<MultiplexedConnection, Cut> {
         let limit = self.options.timeout;
         // Each call has its own limit, below: that of a blocking read is another.
-        let config = AsyncConnectionConfig::new().set_connection_timeout(Some(limit)).set_response_timeout(None);
-        within(limit, self.client.get_multiplexed_async_connection_with_config(&config)).await
+        within(limit, self.target.connect(limit, None)).await
     }
 
     /// Follows until the connection fails. Cancel-safe: what was not taken in will be asked for again.

@@ -45,7 +45,7 @@ const CHECK: usize = 96;
 /// use cachetag_client::l1::{Ask, Candidate, L1, L1Options, Verdict};
 /// use cachetag_core::Tag;
 ///
-/// let feed = Feed::follow(redis::Client::open("redis://127.0.0.1/")?, FeedOptions::new());
+/// let feed = Feed::follow("redis://127.0.0.1/", FeedOptions::new())?;
 /// let l1 = L1::new(L1Options::new(64 << 20));
 /// feed.wait_live(Duration::from_secs(5)).await;
 ///

@@ -14,8 +14,8 @@ use tokio::sync::watch;
 
 use super::error::{is_demoted, of_call};
 use super::reply::unexpected;
-use super::url::{Target, redact};
 use super::{Error, Timeouts};
+use crate::target::{Target, redact};
 
 /// Calls in a row without an answer before the connection is taken for dead.
 const PATIENCE: u32 = 3;
@@ -195,7 +195,7 @@ impl Connection {
         let shared = Arc::downgrade(&self.slot);
         let ended = Ended { slot: shared.clone(), failures, done };
         tokio::spawn(async move {
-            let connected = target.connect(timeouts).await;
+            let connected = target.connect(timeouts.connect, Some(timeouts.response)).await;
             if let Some(slot) = shared.upgrade() {
                 *slot.lock() = match connected {
                     Ok(connection) => Slot::Live(Live { connection, born: Instant::now(), silent: 0 }),

@@ -43,7 +43,6 @@ mod put;
 mod reply;
 mod shard;
 mod state;
-mod url;
 mod verdict;
 
 pub use entry::{Check, Kind, RawEntry};

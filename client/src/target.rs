@@ -6,8 +6,6 @@ use redis::sentinel::{SentinelClient, SentinelClientBuilder, SentinelServerType}
 use redis::{AsyncConnectionConfig, Client, ConnectionAddr, IntoConnectionInfo, RedisError};
 use std::time::Duration;
 
-use super::Timeouts;
-
 const SENTINEL_SCHEME: &str = "redis+sentinel://";
 const SENTINEL_PORT: u16 = 26379;
 /// A peer that vanished without a word is found out in some seconds, whether anything is being sent or not.
@@ -15,7 +13,7 @@ const USER_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// Where Redis is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Target {
+pub(crate) enum Target {
     /// A server.
     Server(String),
     /// The primary of a name, which sentinels know.
@@ -50,11 +48,13 @@ impl Target {
         Ok(Target::Sentinel { sentinels, name: name.into(), login, db })
     }
 
-    /// Connects to the server, or to the primary that the sentinels name now.
-    pub async fn connect(&self, timeouts: Timeouts) -> Result<MultiplexedConnection, RedisError> {
-        let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(timeouts.connect))
-            .set_response_timeout(Some(timeouts.response));
+    /// Connects to the server, or to the primary that the sentinels name now. `response` is how long an answer on the connection may take.
+    pub async fn connect(
+        &self,
+        connect: Duration,
+        response: Option<Duration>,
+    ) -> Result<MultiplexedConnection, RedisError> {
+        let config = AsyncConnectionConfig::new().set_connection_timeout(Some(connect)).set_response_timeout(response);
         match self {
             Target::Server(url) => {
                 let info = url.as_str().into_connection_info()?.set_tcp_settings(tcp_settings());
@@ -64,7 +64,7 @@ impl Target {
                 let mut client = self.sentinel_client()?;
                 let found = client.get_async_connection_with_config(&config);
                 // Several sentinels may be silent, one after the other: the whole is bounded too.
-                match tokio::time::timeout(timeouts.connect + timeouts.response, found).await {
+                match tokio::time::timeout(connect + response.unwrap_or(connect), found).await {
                     Ok(found) => found,
                     Err(elapsed) => Err(std::io::Error::from(elapsed).into()),
                 }
@@ -92,7 +92,7 @@ impl Target {
 }
 
 /// The URL without what is before its `@`.
-pub(super) fn redact(url: &str) -> String {
+pub(crate) fn redact(url: &str) -> String {
     match (url.find("://"), url.rfind('@')) {
         (Some(scheme), Some(at)) if scheme < at => format!("{}://…{}", &url[..scheme], &url[at..]),
         (_, Some(at)) => format!("…{}", &url[at..]),
