@@ -8,9 +8,9 @@ use parking_lot::Mutex;
 use tokio_postgres::types::{PgLsn, ToSql};
 use tokio_postgres::{Row, Statement};
 
+use super::PostgresError;
 use super::pipelined::pipelined;
 use super::tags::tags_of;
-use super::{PostgresError, TAGS_COLUMN};
 
 /// The extension's verdict, and the facts behind a "no".
 const COVERS: &str = "SELECT cachetag.covers($1), current_setting('transaction_isolation'), pg_is_in_recovery(),
@@ -19,12 +19,12 @@ const COVERS: &str = "SELECT cachetag.covers($1), current_setting('transaction_i
 
 /// The reading of a value that is to be stored under the token of a miss.
 ///
-/// Each query is asked for together with [`cachetag.covers(token)`](PostgresError), before and after it in the same session and in one round trip:
+/// Each query is asked for together with `cachetag.covers(token)`, before and after it in the same session and in one round trip:
 /// before, since a standby must have replayed as far as the token when the query takes its snapshot; after, since a query that writes in a
 /// transaction shows what may yet be rolled back. In READ COMMITTED every statement takes its snapshot when it starts, which is after the token was
 /// given. A transaction of REPEATABLE READ or SERIALIZABLE may have taken its only snapshot before: its rows are returned, and not storable.
 ///
-/// A column named [`TAGS_COLUMN`], text or text[], gives the tags. Rows that are not there give none: name the tag of an absence yourself.
+/// A column named [`TAGS_COLUMN`](super::TAGS_COLUMN), text or text[], gives the tags. Rows that are not there give none: name the tag of an absence yourself.
 ///
 /// ```no_run
 /// # use cachetag_core::Version;
@@ -64,7 +64,7 @@ pub struct Rows {
     pub rows: Vec<Row>,
     /// Whether they may be stored under the token; [`Loading::storable`] says it of all queries together, and why not.
     pub storable: bool,
-    /// The tags that the column [`TAGS_COLUMN`] holds, each once, sorted.
+    /// The tags that the column [`TAGS_COLUMN`](super::TAGS_COLUMN) holds, each once, sorted.
     pub tags: Vec<Tag>,
     /// Every commit that the query saw ends here or earlier; `None` without a token.
     pub seen: Option<Lsn>,
@@ -192,11 +192,4 @@ fn refused(verdict: &Row, token: Version) -> Result<Option<NotStorable>, tokio_p
         _ if standby => Some(NotStorable::Behind { token }),
         _ => Some(NotStorable::History { token }),
     })
-}
-
-impl Rows {
-    /// The column of tags, which is no part of the value.
-    pub fn is_tags_column(name: &str) -> bool {
-        name == TAGS_COLUMN
-    }
 }

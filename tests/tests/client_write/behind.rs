@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use cachetag_client::write::behind::{Acks, EnqueueError, OpenError, Operation, WorkerError, WriteBehind};
+use cachetag_tests::fault::Replica;
 use cachetag_tests::{Stack, StackOptions, eventually};
 
 use super::{EVENTS, PATIENCE, drained, events, queue, run, worker};
@@ -104,6 +105,52 @@ async fn a_redis_that_cannot_keep_its_word_is_refused() {
     let error = queue.enqueue(&Operation::statement("insert")).await.expect_err("no replica");
     assert!(matches!(error, EnqueueError::NotHeld { got: 0, wanted: 1, holders: "replicas" }), "{error}");
     assert!(error.may_be_enqueued());
+}
+
+#[tokio::test]
+async fn an_acknowledgement_waits_for_a_replica() {
+    let mut stack = stack().await;
+    let replica = Replica::start(&mut stack).await;
+    let acks = Acks::Replicas { count: 1, timeout: Duration::from_secs(10) };
+    let queue = WriteBehind::builder(stack.redis_url()).acks(acks).open().await.expect("a queue");
+    for i in 0..10 {
+        queue.enqueue(&Operation::statement("insert").param(i)).await.expect("acknowledged");
+        let of_replica = WriteBehind::builder(replica.redis().url()).open().await.expect("a queue");
+        assert_eq!(of_replica.len().await.expect("a length"), i + 1, "the replica has what is acknowledged");
+    }
+    replica.cut();
+    let acks = Acks::Replicas { count: 1, timeout: Duration::from_millis(50) };
+    let queue = WriteBehind::builder(stack.redis_url()).acks(acks).open().await.expect("a queue");
+    let operation = Operation::statement("insert").param(10);
+    let error = queue.enqueue(&operation).await.expect_err("no replica hears");
+    assert!(matches!(error, EnqueueError::NotHeld { got: 0, .. }), "{error}");
+    replica.mend();
+    eventually("an acknowledgement", PATIENCE, async || queue.enqueue(&operation).await.ok()).await;
+    let _running = run(worker(&stack, &queue));
+    drained(&queue).await;
+    assert_eq!(events(&stack).await.len(), 11, "once, however often it was enqueued");
+}
+
+/// Where the server can: Redis and Valkey from 7.2 on.
+#[tokio::test]
+async fn an_acknowledgement_waits_for_the_disk() {
+    let args = ["--appendonly", "yes", "--appendfsync", "everysec"];
+    let stack = Stack::start(StackOptions::servers_only().redis_args(args).schema(EVENTS)).await;
+    let acks = Acks::Disk { replicas: 0, timeout: Duration::from_secs(10) };
+    match WriteBehind::builder(stack.redis_url()).acks(acks).open().await {
+        Err(error) => {
+            assert!(
+                matches!(&error, OpenError::NoDiskAcks { aof: "yes", version } if version.starts_with("7.0")),
+                "{error}"
+            );
+        }
+        Ok(queue) => {
+            queue.enqueue(&Operation::statement("insert").param("x")).await.expect("acknowledged");
+            let _running = run(worker(&stack, &queue));
+            drained(&queue).await;
+            assert_eq!(events(&stack).await, ["x"]);
+        }
+    }
 }
 
 #[tokio::test]
