@@ -8,7 +8,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use cachetag_tests::checker::{Invariant, Options, Profile, Variant, run};
+use cachetag_tests::checker::{Invariant, Options, Profile, Report, Variant, run};
 
 /// A planted defect that is not caught after this never will be.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -28,12 +28,14 @@ fn seed() -> u64 {
 #[tokio::test]
 async fn no_hit_is_wrong_under_any_fault() {
     let reads = number("CACHETAG_READS").unwrap_or(3_000_000);
-    let report = run(Options { reads, every_fault: true, ..Options::new(Profile::Mixed, seed()) }).await;
+    let report = run(Options { reads, every_fault: true, client: true, ..Options::new(Profile::Mixed, seed()) }).await;
     println!("{report}");
     assert_eq!(report.violation_count, 0, "{report}");
     // A run in which nothing changes and nothing breaks proves nothing.
     assert!(report.commits() > 50, "too few changes: {report}");
     assert!(report.fault_count() > 3, "too few faults: {report}");
+    let from_memory = report.client.checked.get("memory").copied().unwrap_or_default();
+    assert!(from_memory >= reads / 30, "too few reads from the client's memory: {report}");
     for invariant in [
         Invariant::Convergence,
         Invariant::Staleness,
@@ -52,17 +54,28 @@ async fn no_hit_is_wrong_under_any_fault() {
 }
 
 async fn is_caught(variant: Variant, profile: Profile) {
+    let report = caught(variant, profile, false).await;
+    assert!(report.violation_count > 0, "{variant:?} was not noticed: {report}");
+}
+
+async fn is_caught_through_the_client(variant: Variant) {
+    let report = caught(variant, Profile::Mixed, true).await;
+    assert!(report.client.violations > 0, "{variant:?} was not noticed: {report}");
+}
+
+async fn caught(variant: Variant, profile: Profile, client: bool) -> Report {
     let options = Options {
         reads: u64::MAX,
         time: Some(PATIENCE),
         broken: Some(variant),
         faults: Vec::new(),
         standby: false,
+        client,
         ..Options::new(profile, seed())
     };
     let report = run(options).await;
     println!("{report}");
-    assert!(report.violation_count > 0, "{variant:?} was not noticed: {report}");
+    report
 }
 
 #[tokio::test]
@@ -83,4 +96,14 @@ async fn an_entry_that_claims_to_be_newer_than_it_is_is_caught() {
 #[tokio::test]
 async fn an_older_snapshot_that_is_stored_unasked_is_caught() {
     is_caught(Variant::Uncovered, Profile::Mixed).await;
+}
+
+#[tokio::test]
+async fn a_layer_in_the_process_that_ignores_its_feed_is_caught() {
+    is_caught_through_the_client(Variant::ClientHoards).await;
+}
+
+#[tokio::test]
+async fn a_loader_without_tags_is_caught() {
+    is_caught_through_the_client(Variant::ClientOmitsTags).await;
 }

@@ -31,6 +31,9 @@ struct Arguments {
     /// Which interleavings are made frequent
     #[arg(long, value_enum, default_value_t)]
     profile: Profile,
+    /// Some readers read through the client, with its layer in this process
+    #[arg(long)]
+    client: bool,
     /// End with the first violation
     #[arg(long)]
     stop: bool,
@@ -71,6 +74,7 @@ fn main() -> ExitCode {
         outage: Duration::from_millis(arguments.outage),
         broken: arguments.broken,
         stop_at_violation: arguments.stop,
+        client: arguments.client,
         progress: true,
         ..Options::new(arguments.profile, seed)
     };

@@ -160,7 +160,7 @@ impl Filler {
                 fill.token = cache.get_with(&object.key, &no_lease).await?.token;
             }
             Some(Variant::OmitTags) => tags.clear(),
-            Some(Variant::RaiseAsOf | Variant::Uncovered) | None => {}
+            _ => {}
         }
         let ttl = if self.random.percent(5) { SHORT_TTL } else { TTL };
         let options = PutOptions { absent: object.is_row() && fill.value.is_empty(), ..PutOptions::default() };

@@ -10,6 +10,7 @@
 //!
 //! Everything runs on one thread, beside the servers: the order of what the checker notes is the order in which it happened.
 
+mod client;
 mod commit;
 mod ddl;
 mod evictor;
@@ -17,6 +18,7 @@ mod faults;
 mod fill;
 mod history;
 mod judge;
+mod loader;
 mod options;
 mod probe;
 mod reader;
@@ -37,7 +39,7 @@ use tokio::task::{JoinHandle, LocalSet};
 
 pub use faults::Kind;
 pub use options::{Mix, Options, Profile, Variant};
-pub use report::{Invariant, Recovery, Report, Violation, upper_bound};
+pub use report::{Invariant, Recovery, Report, Through, Violation, upper_bound};
 
 use crate::random::Random;
 use crate::{DaemonOptions, Stack, StackOptions};
@@ -117,6 +119,14 @@ fn at_work(world: &Rc<World>, random: &mut Random) -> Vec<JoinHandle<()>> {
     tasks.push(spawn(Box::pin(evictor::run(world.clone(), random.fork()))));
     tasks.push(spawn(Box::pin(ddl::run(world.clone(), random.fork()))));
     tasks.push(spawn(Box::pin(sampler::run(world.clone()))));
+    if world.options.client {
+        for process in 0..client::PROCESSES {
+            let cache = client::Process::start(world, process);
+            for number in process * client::READERS..(process + 1) * client::READERS {
+                tasks.push(spawn(Box::pin(client::run(world.clone(), cache.clone(), number, random.fork()))));
+            }
+        }
+    }
     if world.options.progress {
         tasks.push(spawn(Box::pin(tell(world.clone()))));
     }

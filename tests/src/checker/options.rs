@@ -19,6 +19,10 @@ pub enum Variant {
     RaiseAsOf,
     /// Stores what an older snapshot shows, without asking `covers`.
     Uncovered,
+    /// A reader through the client is shown again what was once in memory, as by a layer that does not listen to its feed.
+    ClientHoards,
+    /// A loader of the client does not say what its value depends on.
+    ClientOmitsTags,
 }
 
 /// What a run puts weight on: each makes some rare interleavings frequent.
@@ -158,6 +162,8 @@ pub struct Options {
     pub sql: String,
     /// A physical standby that some fillers read from.
     pub standby: bool,
+    /// Some readers read through the client.
+    pub client: bool,
     /// Prints what happens now and then.
     pub progress: bool,
 }
@@ -180,6 +186,7 @@ impl Options {
             daemon_env: Vec::new(),
             sql: String::new(),
             standby: true,
+            client: false,
             progress: false,
         }
     }

@@ -199,6 +199,7 @@ impl Reader {
             applied: question.covers,
             max_lag: Duration::from_millis(asked.max_lag_ms),
             at_least: asked.at_least,
+            client: None,
         };
         let invariant = trace::invariant(world, &hit, finding);
         report.violation(invariant, || trace::history(world, &hit, finding));

@@ -56,6 +56,30 @@ pub struct Recovery {
     pub total: Duration,
 }
 
+/// What the readers through the client have seen. They are not among the other reads.
+#[derive(Debug, Default)]
+pub struct Through {
+    /// Answers that were compared with the history, by where they came from.
+    pub checked: BTreeMap<&'static str, u64>,
+    /// Those of them that had to cover a position, by whose it was.
+    pub presented: BTreeMap<Invariant, u64>,
+    /// Answers that say of themselves that they are stale, or that may be: not judged.
+    pub stale: u64,
+    /// Answers across a loss of commits: not judged.
+    pub void: u64,
+    /// Answers on objects that no rule was about at the time.
+    pub unpromised: u64,
+    /// How many were wrong.
+    pub violations: u64,
+}
+
+impl Through {
+    /// Reads checked.
+    pub fn sum(&self) -> u64 {
+        self.checked.values().sum()
+    }
+}
+
 /// What a run has seen.
 #[derive(Debug, Default)]
 pub struct Report {
@@ -69,6 +93,8 @@ pub struct Report {
     pub checked: u64,
     /// Hits of objects that no rule was about at the time.
     pub unpromised: u64,
+    /// Reads through the client.
+    pub client: Through,
     /// How often each invariant was looked at.
     pub looked_at: BTreeMap<Invariant, u64>,
     /// Values stored, by the way they were read.
@@ -143,6 +169,15 @@ impl fmt::Display for Report {
             self.states
         )?;
         writeln!(f, "looked at: {:?}; hits of what had no rule: {}", self.looked_at, self.unpromised)?;
+        if self.client.sum() > 0 {
+            let Through { checked, presented, stale, void, unpromised, .. } = &self.client;
+            writeln!(
+                f,
+                "{} reads through the client checked: {checked:?}, covering {presented:?}; \
+                 not judged: {stale} stale, {void} while commits were lost, {unpromised} without a rule",
+                self.client.sum()
+            )?;
+        }
         writeln!(f, "fills: {:?}, refused: {:?}", self.fills, self.refusals)?;
         writeln!(f, "transactions: {:?}; schema: {:?}; evictions: {}", self.transactions, self.ddl, self.evictions)?;
         writeln!(f, "failed calls: {:?}", self.errors)?;

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::history::{Moment, Period, SECOND, UNKNOWN};
 use super::judge::{Finding, Question};
+use super::loader;
 use super::report::Invariant;
 use super::world::World;
 use crate::Lsn;
@@ -65,6 +66,8 @@ pub struct Hit {
     pub max_lag: Duration,
     /// What the reader presented.
     pub at_least: Option<(Lsn, Invariant)>,
+    /// What the client says of it, if it served it.
+    pub client: Option<String>,
 }
 
 /// Which invariant a wrong hit breaks.
@@ -78,7 +81,7 @@ pub fn invariant(world: &World, hit: &Hit, finding: Finding) -> Invariant {
     {
         return whose;
     }
-    if last_fill(world, hit).is_some_and(|fill| fill.how != "primary") {
+    if hit.client.is_none() && last_fill(world, hit).is_some_and(|fill| fill.how != "primary") {
         return Invariant::VisibleFills;
     }
     let Some((table, key, next)) = lacking else { return Invariant::Together };
@@ -124,7 +127,8 @@ pub fn history(world: &World, hit: &Hit, finding: Finding) -> String {
         hit.applied
     );
     events.push((asked, call));
-    events.push((hit.question.to, format!("the answer: hit, `{}`", hit.value)));
+    let by = hit.client.as_ref().map(|client| format!(", from {client}")).unwrap_or_default();
+    events.push((hit.question.to, format!("the answer: hit, `{}`{by}", hit.value)));
 
     let said = match finding {
         Finding::Untrue => "was true at no moment in question",
@@ -162,7 +166,8 @@ fn incidents(world: &World, from: Moment, to: Moment) -> Vec<(Moment, String)> {
 /// The fill that stored the value.
 fn last_fill(world: &World, hit: &Hit) -> Option<Fill> {
     let fills = world.fills.borrow();
-    fills[hit.object].iter().rev().find(|fill| fill.stored && fill.value == hit.value).cloned()
+    let stored = |fill: &&Fill| fill.stored && (fill.how == loader::HOW) == hit.client.is_some();
+    fills[hit.object].iter().rev().filter(stored).find(|fill| fill.value == hit.value).cloned()
 }
 
 /// The state of a row before another.
