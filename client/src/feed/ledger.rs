@@ -16,6 +16,9 @@
 //! refused. If V is ahead of P, the feed is still to take the records in between; they bump nothing of the value, and what comes after V bumps its states. In both
 //! cases what counts is what was bumped after V. When V is not known, it is `as_of`, which is never too late.
 //!
+//! *A value that is judged and not held.* [`Ledger::since`] asks the ring under the lock under which both the ring and the view change: what the view of that
+//! moment promises to have seen is in the ring, if the ring reaches back to the value at all.
+//!
 //! *Another generation.* When the trail is lost, the registry is emptied and a new number published. Values of earlier numbers are judged by nothing any more:
 //! a reader compares numbers before it looks at states. A value that comes in gets the number that is valid under the lock.
 
@@ -29,7 +32,7 @@ use parking_lot::Mutex;
 use tokio::sync::{broadcast, watch};
 
 use super::changes::Change;
-use super::keys::check_keys;
+use super::keys::{Key, check_keys};
 use super::look::{Look, Part, Question, Record};
 use super::options::FeedOptions;
 use super::registry::Registry;
@@ -254,9 +257,42 @@ impl Ledger {
         if !keys.is_empty() && !inner.ring.reaches(known_to.lsn.0) {
             return Err(Refusal::Unknown);
         }
-        let states = keys.iter().map(|key| inner.registry.intern(key, inner.ring.bumps(key))).collect();
+        let states = keys.iter().map(|key| inner.registry.intern(key, inner.ring.bumps(key.as_key()))).collect();
         let tracked = Tracked { states, known_to, generation: view.generation };
         if tracked.touch() == Touch::Hard { Err(Refusal::Bumped) } else { Ok(tracked) }
+    }
+
+    /// As `track`, of a value that nobody is going to hold; and the view as of which that is known.
+    pub(super) fn since<'a>(
+        &self,
+        keys: impl IntoIterator<Item = Key<'a>>,
+        as_of: Version,
+    ) -> Result<(Touch, arc_swap::Guard<Arc<View>>), Refusal> {
+        let inner = &*self.inner.lock();
+        let trail = inner.trail.as_ref().ok_or(Refusal::NotFollowing)?;
+        let view = self.view.load();
+        if as_of.epoch != trail.epoch {
+            return Err(Refusal::Epoch);
+        }
+        if as_of < view.floor {
+            return Err(Refusal::Floor);
+        }
+        let position = as_of.lsn.0;
+        let reaches = inner.ring.reaches(position);
+        let mut touch = Touch::Clean;
+        for key in keys {
+            if !reaches {
+                return Err(Refusal::Unknown);
+            }
+            let bumps = inner.ring.bumps(key);
+            if bumps.hard > position {
+                return Err(Refusal::Bumped);
+            }
+            if bumps.soft > position {
+                touch = Touch::Soft;
+            }
+        }
+        Ok((touch, view))
     }
 }
 

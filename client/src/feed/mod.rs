@@ -29,6 +29,7 @@ use cachetag_core::{Tag, Version};
 use tokio::sync::{broadcast, watch};
 
 pub use changes::Change;
+pub(crate) use keys::{CheckKey, Key, check_keys};
 pub use ledger::FeedStats;
 pub use options::FeedOptions;
 pub use tracked::{Refusal, Touch, Tracked};
@@ -89,6 +90,16 @@ impl Feed {
     /// *with its hit* (or one that was read before the tags' versions were); `None` for a fill, and for an answer that was stale.
     pub fn track(&self, tags: &[Tag], as_of: Version, verified: Option<Version>) -> Result<Tracked, Refusal> {
         self.ledger.track(tags, as_of, verified)
+    }
+
+    /// What happened since `as_of` to a value that checks these keys, and the view as of which that is known. Nothing is registered: for a value that is served
+    /// and not held. The error is that of [`Feed::track`].
+    pub(crate) fn since<'a>(
+        &self,
+        keys: impl IntoIterator<Item = Key<'a>>,
+        as_of: Version,
+    ) -> Result<(Touch, arc_swap::Guard<Arc<View>>), Refusal> {
+        self.ledger.since(keys, as_of)
     }
 
     /// What the feed has done, and how much it holds.

@@ -9,6 +9,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::feed::rig::{Redis, Rig};
+use crate::feed::{CheckKey, check_keys};
 
 const TAGS: [&str; 8] = ["p:1", "p:2", "p:*", "q:1", "q:*", "home", "home:*", "*"];
 /// What the values of each key depend on.
@@ -102,6 +103,18 @@ fn touches(bump: &str, tags: &[Tag]) -> bool {
 }
 
 impl World {
+    /// What is only judged is judged as what is held.
+    fn is_judged_alike(&self, candidate: &Candidate) {
+        let (keys, feed) = (check_keys(&candidate.tags), &self.rig.feed);
+        let since = feed.since(keys.iter().map(CheckKey::as_key), candidate.as_of);
+        match (since, feed.track(&candidate.tags, candidate.as_of, None)) {
+            (Ok((touch, view)), Ok(tracked)) => {
+                assert_eq!((touch, view.generation), (tracked.touch(), tracked.generation()));
+            }
+            (since, tracked) => assert_eq!(since.err(), tracked.err()),
+        }
+    }
+
     fn new(ring: usize) -> World {
         let (rig, l1) = (Rig::with_ring(100, ring), L1::new(L1Options::new(1 << 20)));
         World {
@@ -158,6 +171,7 @@ impl World {
             Step::Admit(i) => {
                 if i < self.under_way.len() {
                     let (key, candidate) = self.under_way.remove(i);
+                    self.is_judged_alike(&candidate);
                     let _ = self.l1.admit(&self.rig.feed, key, candidate);
                 }
             }
