@@ -238,7 +238,8 @@ impl Reader<'_> {
             Remembered::Hit(cached) => return Ok(self.seen(cached)),
             Remembered::Miss(spare) => spare,
         };
-        let found = self.engine.fly(key, terms, Typed::of::<T>(), boxed(loader), spare).await?;
+        // Boxed: the future of a hit, which is moved about, stays small.
+        let found = Box::pin(self.engine.fly(key, terms, Typed::of::<T>(), boxed(loader), spare)).await?;
         match found.typed() {
             Some(cached) => Ok(self.seen(cached)),
             None => {

@@ -147,20 +147,21 @@ impl Engine {
             Recalled::Hit { held, valid_to, shard } => (held, valid_to, shard),
             Recalled::Miss(held) => return Remembered::Miss(held),
         };
-        let absent = held.what().kind == l1::Kind::Absent;
-        // Held as another type: the layers behind have it as bytes.
-        let cached = match (absent, held.value()) {
-            (false, None) => return Remembered::Miss(None),
-            (true, _) => None,
-            (false, Some(value)) => Some(Cached::held(value, held.clone(), valid_to, shard)),
+        let value = match held.what().kind {
+            l1::Kind::Absent => {
+                self.observer.event(Event::NegativeHit);
+                None
+            }
+            l1::Kind::Value => match held.value() {
+                Some(value) => Some(value),
+                // Held as another type: the layers behind have it as bytes.
+                None => return Remembered::Miss(None),
+            },
         };
         if let Some(load) = Load::current() {
             load.contains(&Metadata::of(&held, valid_to, false, shard));
         }
-        if absent {
-            self.observer.event(Event::NegativeHit);
-        }
-        Remembered::Hit(cached)
+        Remembered::Hit(value.map(|value| Cached::held(value, held, valid_to, shard)))
     }
 
     /// One flight brings what memory did not have.

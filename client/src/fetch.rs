@@ -10,7 +10,7 @@ use crate::codec::Typed;
 use crate::engine::Engine;
 use crate::fill::{Item, Luggage, Quest};
 use crate::flight::Terms;
-use crate::l2::{self, BypassCause, Got, Kind, MissCause, RawEntry, Reading, State, TagValue, Verdict};
+use crate::l2::{self, BypassCause, Got, Kind, MissCause, RawEntry, Reading, State, Verdict};
 use crate::observe::{Access, Event, Layer, MissReason};
 use crate::resilience::with_timeout;
 use crate::shard::{Unit, decode};
@@ -47,7 +47,7 @@ impl Judged {
         verified: Option<Version>,
         now_ms: u64,
     ) -> Result<Judged, MissReason> {
-        let tags: Option<Arc<[Tag]>> = entry.tags().map(|tag| Tag::parse(&tag).ok()).collect();
+        let tags: Option<Arc<[Tag]>> = entry.tags().map(|tag| Tag::parse(tag).ok()).collect();
         Ok(Judged {
             tags: tags.ok_or(MissReason::Damaged)?,
             valid_to: vouched.or(verified).map_or(entry.as_of, |version| version.max(entry.as_of)),
@@ -140,10 +140,7 @@ impl Engine {
         for (entry, vouched) in entries.iter().zip(&vouched) {
             let verdict = match (entry, vouched) {
                 // The feed knows of no bump since: as good as tags that have not moved.
-                (Some(entry), Some(Ok(_))) => {
-                    let unmoved = vec![Some(TagValue { hard: entry.as_of, soft: None }); entry.keys().count()];
-                    l2::judge(Some(entry), &state, &unmoved, now_ms, &conditions)
-                }
+                (Some(entry), Some(Ok(_))) => l2::judge_unmoved(entry, &state, now_ms, &conditions),
                 (Some(entry), Some(Err(MissReason::Feed | MissReason::Lag))) => {
                     let found: Vec<_> = entry.keys().map(value_of).collect();
                     l2::judge(Some(entry), &state, &found, now_ms, &conditions)
@@ -203,7 +200,7 @@ impl Engine {
         };
         let item = Item {
             value: value.clone(),
-            payload: entry.payload.clone(),
+            payload: entry.payload,
             as_of: entry.as_of,
             tags,
             ttl: left,

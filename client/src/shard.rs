@@ -6,8 +6,8 @@ use cachetag_core::{Tag, Version};
 
 use crate::envelope::Envelope;
 use crate::error::Error;
-use crate::feed::{Feed, FeedOptions, Refusal, Touch};
-use crate::l2::{self, GetOptions, Got, RawEntry, Shard};
+use crate::feed::{CheckKey, Feed, FeedOptions, Key, Refusal, Touch, check_keys};
+use crate::l2::{self, Check, GetOptions, Got, RawEntry, Shard};
 use crate::observe::MissReason;
 use crate::resilience::{Breaker, BreakerOptions};
 
@@ -57,33 +57,41 @@ impl Unit {
         view.watermark.filter(|_| view.staleness(Instant::now()).is_some_and(|staleness| staleness <= max_lag))
     }
 
-    /// As [`vouch_for`](Self::vouch_for), of an entry of Redis.
+    /// As [`vouch_for`](Self::vouch_for), of an entry of Redis, which names the keys that it checks.
     pub fn vouch(&self, entry: &RawEntry, max_lag: Duration) -> Result<Version, MissReason> {
-        let tags: Option<Vec<Tag>> = entry.tags().map(|tag| Tag::parse(&tag).ok()).collect();
-        self.vouch_for(&tags.ok_or(MissReason::Damaged)?, entry.as_of, max_lag)
+        let keys = entry.checks().map(|check| match check {
+            Check::Tag(tag) => Key::Tag(tag),
+            Check::Members(family) => Key::Members(family),
+        });
+        self.vouch_by(keys, entry.as_of, max_lag)
     }
 
     /// Up to where a value is true, by the feed; an error if it is not known to be, or softly bumped. That the feed knows of no bump since
     /// `as_of` suffices, whenever the value was fetched.
     pub fn vouch_for(&self, tags: &[Tag], as_of: Version, max_lag: Duration) -> Result<Version, MissReason> {
-        let tracked = self.feed.track(tags, as_of, None).map_err(|refusal| match refusal {
+        let keys = check_keys(tags);
+        self.vouch_by(keys.iter().map(CheckKey::as_key), as_of, max_lag)
+    }
+
+    fn vouch_by<'a>(
+        &self,
+        keys: impl Iterator<Item = Key<'a>> + Clone,
+        as_of: Version,
+        max_lag: Duration,
+    ) -> Result<Version, MissReason> {
+        let (touch, view) = self.feed.since(keys, as_of, None).map_err(|refusal| match refusal {
             Refusal::Epoch => MissReason::Epoch,
             Refusal::Floor => MissReason::Floor,
             Refusal::Bumped => MissReason::Bumped,
             _ => MissReason::Feed,
         })?;
-        // The view before the states: what it promises to have seen is in them.
-        let view = self.feed.view();
-        if view.generation != tracked.generation() || view.epoch != as_of.epoch {
+        if view.epoch != as_of.epoch {
             return Err(MissReason::Feed);
         }
         if view.staleness(Instant::now()).is_none_or(|staleness| staleness > max_lag) {
             return Err(MissReason::Lag);
         }
-        if as_of < view.floor {
-            return Err(MissReason::Floor);
-        }
-        if tracked.touch() != Touch::Clean || view.soft_floor.is_some_and(|floor| floor > as_of) {
+        if touch != Touch::Clean || view.soft_floor.is_some_and(|floor| floor > as_of) {
             return Err(MissReason::Bumped);
         }
         Ok(as_of.max(view.position))

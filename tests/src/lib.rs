@@ -35,6 +35,7 @@ pub mod memory;
 pub mod model;
 mod random;
 mod stack;
+pub mod stampede;
 mod template;
 mod variant;
 mod wait;

@@ -12,11 +12,30 @@ use cachetag_core::Tag;
 /// tag *            a:*                             (the floor is checked for every entry)
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) enum CheckKey {
+pub(crate) enum CheckKey {
     /// `t:<tag>`: the tag itself.
     Tag(Box<str>),
     /// `a:<family>`: any member of the family; `*` any tag at all.
     Members(Box<str>),
+}
+
+/// The same, borrowed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Key<'a> {
+    /// `t:<tag>`.
+    Tag(&'a str),
+    /// `a:<family>`.
+    Members(&'a str),
+}
+
+impl CheckKey {
+    /// The key.
+    pub(crate) fn as_key(&self) -> Key<'_> {
+        match self {
+            CheckKey::Tag(tag) => Key::Tag(tag),
+            CheckKey::Members(family) => Key::Members(family),
+        }
+    }
 }
 
 impl fmt::Display for CheckKey {
@@ -34,7 +53,7 @@ pub(super) fn family(tag: &str) -> &str {
 }
 
 /// The keys that an entry with these tags checks, each once.
-pub(super) fn check_keys(tags: &[Tag]) -> Vec<CheckKey> {
+pub(crate) fn check_keys(tags: &[Tag]) -> Vec<CheckKey> {
     let mut keys = Vec::with_capacity(tags.len() * 2);
     for tag in tags {
         let text = tag.as_str();

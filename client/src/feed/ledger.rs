@@ -16,6 +16,9 @@
 //! refused. If V is ahead of P, the feed is still to take the records in between; they bump nothing of the value, and what comes after V bumps its states. In both
 //! cases what counts is what was bumped after V. When V is not known, it is `as_of`, which is never too late.
 //!
+//! *A value that is judged and not held.* [`Ledger::since`] asks the ring under the lock under which both the ring and the view change: what the view of that
+//! moment promises to have seen is in the ring, if the ring reaches back to the value at all.
+//!
 //! *Another generation.* When the trail is lost, the registry is emptied and a new number published. Values of earlier numbers are judged by nothing any more:
 //! a reader compares numbers before it looks at states. A value that comes in gets the number that is valid under the lock.
 
@@ -29,7 +32,7 @@ use parking_lot::Mutex;
 use tokio::sync::{broadcast, watch};
 
 use super::changes::Change;
-use super::keys::{CheckKey, check_keys};
+use super::keys::{Key, check_keys};
 use super::look::{Look, Part, Question, Record};
 use super::options::FeedOptions;
 use super::registry::Registry;
@@ -241,29 +244,33 @@ impl Ledger {
         let keys = check_keys(tags);
         let inner = &mut *self.inner.lock();
         let view = self.view.load();
-        let known_to = inner.known_to(&view, &keys, as_of, verified)?;
-        let states = keys.iter().map(|key| inner.registry.intern(key, inner.ring.bumps(key))).collect();
+        let known_to = inner.known_to(&view, !keys.is_empty(), as_of, verified)?;
+        let states = keys.iter().map(|key| inner.registry.intern(key, inner.ring.bumps(key.as_key()))).collect();
         let tracked = Tracked { states, known_to, generation: view.generation };
         if tracked.touch() == Touch::Hard { Err(Refusal::Bumped) } else { Ok(tracked) }
     }
 
-    /// What [`Ledger::track`] would find, without registering anything. The view is published under the lock, too: the ring knows what it promises.
-    pub(super) fn probe(
+    /// What [`Ledger::track`] would find for these check keys, without registering anything; and the view as of which that is known. The view is published
+    /// under the lock, too: the ring knows what it promises.
+    pub(super) fn since<'a>(
         &self,
-        tags: &[Tag],
+        keys: impl Iterator<Item = Key<'a>> + Clone,
         as_of: Version,
         verified: Option<Version>,
     ) -> Result<(Touch, Arc<View>), Refusal> {
-        let keys = check_keys(tags);
         let inner = self.inner.lock();
         let view = self.view.load_full();
-        let known_to = inner.known_to(&view, &keys, as_of, verified)?.lsn.0;
-        let bumps = || keys.iter().map(|key| inner.ring.bumps(key));
-        if bumps().any(|bumps| bumps.hard > known_to) {
-            return Err(Refusal::Bumped);
+        let known_to = inner.known_to(&view, keys.clone().next().is_some(), as_of, verified)?.lsn.0;
+        let mut touch = Touch::Clean;
+        for bumps in keys.map(|key| inner.ring.bumps(key)) {
+            if bumps.hard > known_to {
+                return Err(Refusal::Bumped);
+            }
+            if bumps.soft > known_to {
+                touch = Touch::Soft;
+            }
         }
-        let soft = bumps().any(|bumps| bumps.soft > known_to);
-        Ok((if soft { Touch::Soft } else { Touch::Clean }, view))
+        Ok((touch, view))
     }
 }
 
@@ -272,7 +279,7 @@ impl Inner {
     fn known_to(
         &self,
         view: &View,
-        keys: &[CheckKey],
+        tagged: bool,
         as_of: Version,
         verified: Option<Version>,
     ) -> Result<Version, Refusal> {
@@ -287,7 +294,7 @@ impl Inner {
         let verified = verified.filter(|verified| verified.epoch == as_of.epoch);
         let known_to = verified.map_or(as_of, |verified| as_of.max(verified));
         // Without tags only the floor and time end a value.
-        if keys.is_empty() || self.ring.reaches(known_to.lsn.0) { Ok(known_to) } else { Err(Refusal::Unknown) }
+        if !tagged || self.ring.reaches(known_to.lsn.0) { Ok(known_to) } else { Err(Refusal::Unknown) }
     }
 }
 

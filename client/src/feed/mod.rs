@@ -29,6 +29,7 @@ use cachetag_core::{Tag, Version};
 use tokio::sync::{broadcast, watch};
 
 pub use changes::Change;
+pub(crate) use keys::{CheckKey, Key, check_keys};
 pub use ledger::FeedStats;
 pub use options::FeedOptions;
 pub use tracked::{Refusal, Touch, Tracked};
@@ -95,28 +96,15 @@ impl Feed {
         self.ledger.track(tags, as_of, verified)
     }
 
-    /// As [`track`](Self::track), for a value that is not kept: whether any of its tags was bumped after it was true, and the view that the answer holds for.
+    /// As [`track`](Self::track), for a value that is not held: what happened to these check keys since it was true, and the view as of which that is known.
     /// If that view is no staler than asked for, a clean value is true up to its position, unless its soft floor is above `as_of`.
-    ///
-    /// ```no_run
-    /// # fn example(feed: &cachetag_client::feed::Feed, tags: &[cachetag_core::Tag], as_of: cachetag_core::Version) {
-    /// use std::time::{Duration, Instant};
-    /// use cachetag_client::feed::Touch;
-    ///
-    /// let fresh = |staleness| staleness <= Duration::from_secs(2);
-    /// match feed.probe(tags, as_of, None) {
-    ///     Ok((Touch::Clean, view)) if view.staleness(Instant::now()).is_some_and(fresh) => println!("true at {}", view.position),
-    ///     other => println!("to be asked of Redis: {other:?}"),
-    /// }
-    /// # }
-    /// ```
-    pub fn probe(
+    pub(crate) fn since<'a>(
         &self,
-        tags: &[Tag],
+        keys: impl Iterator<Item = Key<'a>> + Clone,
         as_of: Version,
         verified: Option<Version>,
     ) -> Result<(Touch, Arc<View>), Refusal> {
-        self.ledger.probe(tags, as_of, verified)
+        self.ledger.since(keys, as_of, verified)
     }
 
     /// What the feed has done, and how much it holds.

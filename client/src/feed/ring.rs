@@ -3,7 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-use super::keys::{CheckKey, family};
+use super::keys::{Key, family};
 
 /// What a tag in a record costs beside its text: the shared text's counts, its place in the record and in the index.
 const OVERHEAD: usize = 96;
@@ -70,10 +70,10 @@ impl Ring {
     }
 
     /// The last bumps of a key among those after `from`.
-    pub(super) fn bumps(&self, key: &CheckKey) -> Bumps {
+    pub(super) fn bumps(&self, key: Key<'_>) -> Bumps {
         let known = match key {
-            CheckKey::Tag(tag) => self.tags.get(&**tag),
-            CheckKey::Members(family) => self.members.get(&**family),
+            Key::Tag(tag) => self.tags.get(tag),
+            Key::Members(family) => self.members.get(family),
         };
         known.copied().unwrap_or_default()
     }
@@ -144,7 +144,7 @@ mod tests {
     fn last(ring: &Ring, tag: &str) -> Bumps {
         let keys = check_keys(&[Tag::parse(tag).unwrap()]);
         keys.iter()
-            .map(|key| ring.bumps(key))
+            .map(|key| ring.bumps(key.as_key()))
             .fold(Bumps::default(), |a, b| Bumps { hard: a.hard.max(b.hard), soft: a.soft.max(b.soft) })
     }
 

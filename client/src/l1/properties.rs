@@ -9,6 +9,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::feed::rig::{Redis, Rig};
+use crate::feed::{CheckKey, check_keys};
 
 const TAGS: [&str; 8] = ["p:1", "p:2", "p:*", "q:1", "q:*", "home", "home:*", "*"];
 /// What the values of each key depend on.
@@ -158,11 +159,14 @@ impl World {
             Step::Admit(i) => {
                 if i < self.under_way.len() {
                     let (key, candidate) = self.under_way.remove(i);
-                    let probed = self.rig.feed.probe(&candidate.tags, candidate.as_of, candidate.verified);
+                    // What is only judged is judged as what is held.
+                    let keys = check_keys(&candidate.tags);
+                    let keys = keys.iter().map(CheckKey::as_key);
+                    let judged = self.rig.feed.since(keys, candidate.as_of, candidate.verified);
                     let admitted = self.l1.admit(&self.rig.feed, key, candidate);
                     let touched = |held: &Arc<Held>| held.tracked.touch();
                     assert_eq!(
-                        probed.map(|(touch, _)| touch).map_err(Refused::Feed),
+                        judged.map(|(touch, _)| touch).map_err(Refused::Feed),
                         admitted.as_ref().map(touched).map_err(|e| *e)
                     );
                 }

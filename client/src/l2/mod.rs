@@ -54,4 +54,5 @@ pub use lease::{Lease, LeaseGuard};
 pub use put::{Put, Reason, Stored};
 pub use shard::{Shard, Timeouts};
 pub use state::{ShardState, TagValue};
+pub(crate) use verdict::judge_unmoved;
 pub use verdict::{BypassCause, MissCause, StaleCause, Terms, Verdict, judge};

@@ -270,10 +270,13 @@ impl Shard {
     }
 
     fn raw(&self, reply: Value) -> Result<Option<RawEntry>, Error> {
+        // Whatever else it is, it is read as no entry.
+        if !matches!(reply, Value::ServerError(_)) {
+            return Ok(RawEntry::read(reply));
+        }
         match self.connection.checked(reply) {
-            Ok(reply) => Ok(RawEntry::read(reply)),
-            Err(error) if error.is_call() => Ok(None),
-            Err(error) => Err(error),
+            Err(error) if !error.is_call() => Err(error),
+            _ => Ok(None),
         }
     }
 

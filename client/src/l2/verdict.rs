@@ -142,6 +142,14 @@ pub(super) fn before_tags<'a>(
     Ok(entry)
 }
 
+/// Judges an entry of which is known that no tag was bumped since its `as_of`.
+pub(crate) fn judge_unmoved(entry: &RawEntry, state: &ShardState, now_ms: u64, terms: &Terms) -> Verdict {
+    match before_tags(Some(entry), state, now_ms, terms) {
+        Err(verdict) => verdict,
+        Ok(entry) => but_for_tags(None, entry, state, now_ms),
+    }
+}
+
 fn by_tags(entry: &RawEntry, state: &ShardState, values: &[Option<TagValue>], now_ms: u64) -> Verdict {
     let mut stale = None;
     for (i, _) in entry.keys().enumerate() {
@@ -155,6 +163,10 @@ fn by_tags(entry: &RawEntry, state: &ShardState, values: &[Option<TagValue>], no
             stale = Some(StaleCause::Soft(i));
         }
     }
+    but_for_tags(stale, entry, state, now_ms)
+}
+
+fn but_for_tags(mut stale: Option<StaleCause>, entry: &RawEntry, state: &ShardState, now_ms: u64) -> Verdict {
     if stale.is_none() && state.soft_floor.is_some_and(|soft| soft > entry.as_of) {
         stale = Some(StaleCause::SoftFloor);
     }

@@ -2,6 +2,7 @@
 //! the ratios mean something on a busy machine too, the absolute numbers do not.
 
 mod backlog;
+mod client;
 mod drain;
 mod latency;
 mod peers;
@@ -14,6 +15,8 @@ use tokio::runtime::{Builder, Runtime};
 
 pub use table::Table;
 
+use crate::stampede::Stampede;
+
 /// What is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Part {
@@ -25,6 +28,8 @@ pub enum Part {
     Read,
     /// Other caches with tags, where they can be installed.
     Peers,
+    /// The Rust client beside moka and GET.
+    Client,
 }
 
 /// What to run and how large. The defaults are the sizes that the targets are meant for.
@@ -32,7 +37,7 @@ pub enum Part {
 #[command(name = "bench", about = "Benchmarks on private servers; prints ratios of one run")]
 pub struct Plan {
     /// What to measure
-    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Part::Throughput, Part::Latency, Part::Read, Part::Peers])]
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Part::Throughput, Part::Latency, Part::Read, Part::Peers, Part::Client])]
     pub parts: Vec<Part>,
     /// Single-row transactions in the backlog
     #[arg(long, default_value_t = 300_000)]
@@ -67,10 +72,23 @@ pub struct Plan {
     /// Entries of the tag that is invalidated beside one of a single entry
     #[arg(long, default_value_t = 100_000)]
     pub tagged: u32,
+    /// Hits in memory by the client, and by moka
+    #[arg(long, default_value_t = 1_500_000)]
+    pub hits: u32,
+    /// Entries of the tag that the client sees invalidated beside one of a single entry
+    #[arg(long, default_value_t = 1_000_000)]
+    pub entries: u32,
+    /// This is one of several processes that miss a key: the Redis, and how many they are
+    #[arg(long, hide = true, num_args = 2)]
+    pub stampede: Option<Vec<String>>,
 }
 
 /// Runs the plan and prints its table.
 pub fn run(plan: &Plan) {
+    if let Some([redis, crowd]) = plan.stampede.as_deref() {
+        let crowd = Stampede::parse(crowd).expect("processes x readers");
+        return runtime().block_on(crowd.process(redis));
+    }
     let mut table = Table::default();
     for part in &plan.parts {
         match part {
@@ -78,6 +96,7 @@ pub fn run(plan: &Plan) {
             Part::Latency => runtime().block_on(latency::measure(plan, &mut table)),
             Part::Read => runtime().block_on(read::measure(plan, &mut table)),
             Part::Peers => runtime().block_on(peers::measure(plan, &mut table)),
+            Part::Client => runtime().block_on(client::measure(plan, &mut table)),
         }
     }
     print!("{table}");

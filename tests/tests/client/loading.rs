@@ -69,7 +69,7 @@ async fn many_who_miss_share_one_load() {
     let trial = Trial::start().await;
     let cache = trial.cache(trial.builder()).await;
     let mut tasks = Vec::new();
-    for _ in 0..3_000 {
+    for _ in 0..5_000 {
         let (cache, database) = (cache.clone(), trial.database.clone());
         tasks.push(tokio::spawn(async move { database.read(&cache, 1).await }));
     }

@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+pub(super) use self::ours::{slowest, watch_commands};
+
 use self::ours::{GROUP_ROWS, Ours};
 use self::program::Peer;
 use super::{Plan, Table, quantile};

@@ -175,7 +175,8 @@ async fn delay(time: Duration) {
     spawn_blocking(move || thread::sleep(time)).await.expect("a thread sleeps");
 }
 
-async fn watch_commands(cache: &mut Cache, microseconds: u32) {
+/// Redis remembers the commands from now on that take at least so many microseconds.
+pub(in crate::bench) async fn watch_commands(cache: &mut Cache, microseconds: u32) {
     let mut calls = pipe();
     calls.cmd("CONFIG").arg("SET").arg("slowlog-max-len").arg(100_000).ignore();
     calls.cmd("CONFIG").arg("SET").arg("slowlog-log-slower-than").arg(microseconds).ignore();
@@ -184,7 +185,7 @@ async fn watch_commands(cache: &mut Cache, microseconds: u32) {
 }
 
 /// The longest remembered command, or call of a function, in microseconds. Redis then forgets.
-async fn slowest(cache: &mut Cache, function: Option<&str>) -> f64 {
+pub(in crate::bench) async fn slowest(cache: &mut Cache, function: Option<&str>) -> f64 {
     cmd("CONFIG")
         .arg("SET")
         .arg("slowlog-log-slower-than")
