@@ -29,7 +29,8 @@ use cachetag_core::{Tag, Version};
 use tokio::sync::{broadcast, watch};
 
 pub use changes::Change;
-pub(crate) use keys::{CheckKey, Key, check_keys};
+pub use keys::Key;
+pub(crate) use keys::{CheckKey, check_keys};
 pub use ledger::FeedStats;
 pub use options::FeedOptions;
 pub use tracked::{Refusal, Touch, Tracked};
@@ -93,8 +94,8 @@ impl Feed {
     }
 
     /// What happened since `as_of` to a value that checks these keys, and the view as of which that is known. Nothing is registered: for a value that is served
-    /// and not held. The error is that of [`Feed::track`].
-    pub(crate) fn since<'a>(
+    /// and not held. The error is that of [`Feed::track`]. The caller looks at the view's staleness and soft floor.
+    pub fn since<'a>(
         &self,
         keys: impl IntoIterator<Item = Key<'a>>,
         as_of: Version,
