@@ -19,12 +19,12 @@ pub(crate) enum CheckKey {
     Members(Box<str>),
 }
 
-/// The same, borrowed.
+/// A key whose last bump an entry checks, borrowed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Key<'a> {
-    /// `t:<tag>`.
+pub enum Key<'a> {
+    /// `t:<tag>`: the tag itself, or `family:*`.
     Tag(&'a str),
-    /// `a:<family>`.
+    /// `a:<family>`: any member of the family; `*` any tag at all.
     Members(&'a str),
 }
 

@@ -29,7 +29,8 @@ use cachetag_core::{Tag, Version};
 use tokio::sync::{broadcast, watch};
 
 pub use changes::Change;
-pub(crate) use keys::{CheckKey, Key, check_keys};
+pub use keys::Key;
+pub(crate) use keys::{CheckKey, check_keys};
 pub use ledger::FeedStats;
 pub use options::FeedOptions;
 pub use tracked::{Refusal, Touch, Tracked};
@@ -98,7 +99,7 @@ impl Feed {
 
     /// As [`track`](Self::track), for a value that is not held: what happened to these check keys since it was true, and the view as of which that is known.
     /// If that view is no staler than asked for, a clean value is true up to its position, unless its soft floor is above `as_of`.
-    pub(crate) fn since<'a>(
+    pub fn since<'a>(
         &self,
         keys: impl Iterator<Item = Key<'a>> + Clone,
         as_of: Version,

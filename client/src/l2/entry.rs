@@ -124,7 +124,8 @@ impl RawEntry {
     /// The tags that it was put with.
     pub fn tags(&self) -> impl Iterator<Item = &str> {
         // Every tag of a family brings `family:*` along: it is a tag of the entry only if its members are checked too.
-        let members = |family: &str| self.checks().any(|check| check == Check::Members(family));
+        let any_members = self.keys().any(|key| key.starts_with("a:"));
+        let members = move |family: &str| any_members && self.checks().any(|check| check == Check::Members(family));
         self.checks().filter_map(move |check| match check {
             Check::Tag(tag) => match tag.strip_suffix(":*") {
                 Some(family) if !members(family) => None,

@@ -31,7 +31,9 @@ const BURST: usize = 32;
 const PAUSE: Duration = Duration::from_millis(1);
 /// After an error, before the next call.
 const RETRY: Duration = Duration::from_millis(5);
-/// Calls, in a hundred, that are not for what was read lately.
+/// Calls, in a hundred, that are for what was read just now.
+const AGAIN: usize = 75;
+/// Of the others, those that are not for what was read lately.
 const NEW: usize = 15;
 /// Objects that are read most.
 const HOT: usize = 24;
@@ -70,7 +72,8 @@ impl Process {
 /// Reads until the run is over.
 pub async fn run(world: Rc<World>, process: Rc<Process>, number: usize, mut random: Random) {
     let session = Told::new(&world, &mut random);
-    let mut reader = Reader { world, process, number, random, session, timeline: 0, hot: Vec::new(), held: Vec::new() };
+    let mut reader =
+        Reader { world, process, number, random, session, timeline: 0, hot: Vec::new(), last: 0, held: Vec::new() };
     while !reader.world.is_over() {
         let mut pause = PAUSE;
         for _ in 0..BURST {
@@ -96,8 +99,9 @@ struct Reader {
     session: Told,
     /// Of which history the session is.
     timeline: u64,
-    /// What was read lately.
+    /// What was read lately, and just now.
     hot: Vec<usize>,
+    last: usize,
     /// What a reader that is broken has kept.
     held: Vec<(usize, String)>,
 }
@@ -246,7 +250,8 @@ impl Reader {
     }
 
     fn ask(&mut self) -> Asked {
-        let mut object = self.object();
+        let mut object = if self.random.percent(AGAIN) { self.last } else { self.object() };
+        self.last = object;
         let (mut max_lag_ms, mut at_least) = (max_lag_ms(&self.world, &mut self.random), None);
         match self.random.below(100) {
             0..10 => {

@@ -20,6 +20,8 @@ const PAYLOAD: usize = 500;
 /// On a busy machine a late watermark is not what is measured.
 const MAX_LAG: Duration = Duration::from_secs(10);
 const PATIENCE: Duration = Duration::from_secs(60);
+/// Values that are read from memory in turn: those that a processor keeps at hand, and more.
+const PAGES: [u32; 2] = [100, 10_000];
 /// Readers who miss one key at the same moment.
 const READERS: u32 = 5_000;
 /// Processes that do.
@@ -28,7 +30,9 @@ const PROCESSES: u32 = 4;
 /// Everything that the client is measured by, on servers of its own.
 pub(super) async fn measure(plan: &Plan, table: &mut Table) {
     let stack = Stack::start(shop::stack().daemon(DaemonOptions::new().max_lag(MAX_LAG))).await;
-    hits::in_memory(plan, table, &stack).await;
+    for pages in PAGES {
+        hits::in_memory(plan, table, &stack, pages).await;
+    }
     hits::from_redis(plan, table, &stack).await;
     trips::measure(table, &stack).await;
     stampedes(table, &stack).await;
