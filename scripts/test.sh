@@ -45,7 +45,7 @@ end_to_end() {
         *) targets+=(--test "$name") ;;
         esac
     done
-    cargo test --release --quiet -p cachetag-tests "${targets[@]}" -- --test-threads="$threads"
+    cargo test --release --quiet --no-fail-fast -p cachetag-tests "${targets[@]}" -- --test-threads="$threads"
 }
 
 step "core, daemon and client: unit and property tests" cargo test --release --quiet -p cachetag-core -p cachetag-invalidator -p cachetag-client

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::adaptive::{LayerTtl, PopularityTtl, RefreshPolicy};
+use crate::adaptive::{LayerTtl, PopularityTtl};
 use crate::cache::Cache;
 use crate::engine::Engine;
 use crate::envelope::Envelope;
@@ -30,7 +30,6 @@ pub(crate) struct Config {
     pub max_share: u64,
     pub layer_ttl: LayerTtl,
     pub popularity: Option<PopularityTtl>,
-    pub refresh: Option<RefreshPolicy>,
     pub envelope: Envelope,
     pub timeouts: Timeouts,
     pub third: Option<Arc<dyn Layer>>,
@@ -80,7 +79,6 @@ impl Builder {
             max_share: 8,
             layer_ttl: LayerTtl::default(),
             popularity: None,
-            refresh: None,
             envelope: Envelope::default(),
             timeouts: Timeouts::default(),
             third: None,
@@ -175,12 +173,6 @@ impl Builder {
     /// TTLs by popularity: what is asked for often is kept longer. Off by default.
     pub fn popularity_ttl(mut self, policy: PopularityTtl) -> Builder {
         self.0.popularity = Some(policy);
-        self
-    }
-
-    /// Values that are dear and asked for often are made anew before they expire. Off by default.
-    pub fn refresh(mut self, policy: RefreshPolicy) -> Builder {
-        self.0.refresh = Some(policy);
         self
     }
 

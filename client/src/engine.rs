@@ -14,7 +14,7 @@ use crate::fill::{Loader, Quest};
 use crate::flight::{Flights, Seat, Terms};
 use crate::l1::{self, Ask, Held, L1, L1Options, Left, Miss, Verdict};
 use crate::l2::{self, Shard};
-use crate::load::Load;
+use crate::load::{Ancestry, Load};
 use crate::observe::{Access, Event, Eviction, Layer, MissReason, Observer};
 use crate::options::{AtLeast, ReadOptions};
 use crate::resilience::{Breaker, Limiter, Switches};
@@ -232,7 +232,8 @@ impl Engine {
         }
         if let Seat::Pilot(pilot) = self.flights.board(key, None, terms) {
             self.observer.event(event);
-            let within = Load::current().map(|load| load.ancestry()).unwrap_or_default();
+            // Nobody waits for it, not even the load that it may have been asked for in: it takes a slot like any other.
+            let within = Ancestry::default();
             let quest = Quest { key: key.into(), shard: self.shard_of(key), typed, terms, within };
             tokio::spawn(self.clone().lead(quest, loader, None, pilot));
         }

@@ -35,7 +35,37 @@ pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, Box<dyn Error + S
 /// It need not invalidate anything: what it returns is served only if the log of bumps proves that none of its tags has changed since
 /// `as_of`. It may forget whatever it likes, whenever it likes. Errors and slowness are a miss, and open its circuit breaker.
 ///
-/// `examples/files.rs` of this crate is a complete one.
+/// One of memory that other processes could share:
+///
+/// ```
+/// use std::collections::HashMap;
+/// use std::sync::{Mutex, PoisonError};
+/// use cachetag_client::third::{Answer, Layer, Stored};
+///
+/// #[derive(Default)]
+/// struct Shelf(Mutex<HashMap<String, Stored>>);
+///
+/// impl Layer for Shelf {
+///     fn name(&self) -> &str {
+///         "shelf"
+///     }
+///
+///     fn get<'a>(&'a self, key: &'a str) -> Answer<'a, Option<Stored>> {
+///         let found = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned();
+///         Box::pin(async move { Ok(found) })
+///     }
+///
+///     fn put<'a>(&'a self, key: &'a str, stored: Stored) -> Answer<'a, ()> {
+///         self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(key.to_owned(), stored);
+///         Box::pin(async { Ok(()) })
+///     }
+///
+///     fn remove<'a>(&'a self, key: &'a str) -> Answer<'a, ()> {
+///         self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
+///         Box::pin(async { Ok(()) })
+///     }
+/// }
+/// ```
 pub trait Layer: Send + Sync + 'static {
     /// Its name in metrics.
     fn name(&self) -> &str;

@@ -49,7 +49,7 @@ async fn options_are_obeyed() {
     server.advance(150).await;
     assert_eq!(shard.get("k", &own).await.unwrap().state, State::Hit);
     let mut put = Put::absence(server.version(150), TTL);
-    put.cost = Some(Duration::from_secs(3));
+    put.cost = Some(Duration::from_secs(36_000));
     put.fresh = Some(TTL);
     shard.put("none", &put).await.unwrap();
     let absent = shard.get("none", &NO_LEASE).await.unwrap();
