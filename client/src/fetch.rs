@@ -140,7 +140,11 @@ impl Engine {
         for (entry, vouched) in entries.iter().zip(&vouched) {
             let verdict = match (entry, vouched) {
                 // The feed knows of no bump since: as good as tags that have not moved.
-                (Some(entry), Some(Ok(_))) => l2::judge_unmoved(entry, &state, now_ms, &conditions),
+                (Some(entry), Some(Ok(valid_to))) if Engine::covers(terms, *valid_to) => {
+                    l2::judge_unmoved(entry, &state, now_ms, &l2::Terms { at_least: None, ..conditions })
+                }
+                // Redis may have got to the commit that is asked for, and to its bump, before the feed.
+                (Some(_), Some(Ok(_))) => Verdict::Miss(MissCause::AtLeast),
                 (Some(entry), Some(Err(MissReason::Feed | MissReason::Lag))) => {
                     let found: Vec<_> = entry.keys().map(value_of).collect();
                     l2::judge(Some(entry), &state, &found, now_ms, &conditions)
@@ -238,6 +242,11 @@ impl Engine {
                 State::Hit | State::Early | State::Stale => {
                     let (stale, refresh) = (got.state == State::Stale, luggage.lease.is_some());
                     match self.of_get(number, &got, typed, stale, asked) {
+                        // Nothing could tell the caller that an absence is stale: it is asked for anew.
+                        Ok(found) if stale && found.value.is_none() => {
+                            access.miss(Layer::L2, MissReason::Expired);
+                            return None;
+                        }
                         Ok(found) => {
                             if stale {
                                 access.stale(Layer::L2, Duration::ZERO)

@@ -80,7 +80,8 @@ impl Engine {
         let observer = self.observer.clone();
         let mut access = observer.background(&quest.key);
         access.ask();
-        let spare = spare.map(|held| outdated(&held, quest.shard));
+        // An absence cannot say that it is old.
+        let spare = spare.filter(|held| held.what().kind == l1::Kind::Value).map(|held| outdated(&held, quest.shard));
         let mut luggage = Luggage { spare, ..Luggage::default() };
         if quest.terms.fresh {
             luggage.token = self.token(quest.shard, &quest.terms).await;
@@ -345,7 +346,7 @@ impl Engine {
 /// An old copy, for who prefers it to an error.
 fn outdated(held: &Arc<Held>, number: usize) -> Found {
     let what = held.what();
-    let value = (what.kind == l1::Kind::Value).then(|| what.value.clone());
+    let value = Some(what.value.clone());
     let metadata = Metadata { stale: true, valid_to: None, ..Metadata::of(held, what.as_of, true, number) };
     Found { value, metadata: Arc::new(metadata), asked: None }
 }
