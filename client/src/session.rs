@@ -6,8 +6,9 @@ use crate::options::{AtLeast, ReadOptions};
 
 /// Carries what one user has written and seen from read to read, in one process or, as text, from one to the next.
 ///
-/// A value that was just loaded may be newer than its token tells. [`Load::query`](crate::Load::query) notes up to where it has seen; a loader that queries by other
-/// means says [`Load::seen`](crate::Load::seen), or the next read, within `max_lag`, may show an older state than it did.
+/// A read covers every version that the session was answered with before. A value may hold more than its version says: the commits between its token and its
+/// query. [`Load::query`](crate::Load::query) notes up to where a load has seen; a loader that queries by other means says [`Load::seen`](crate::Load::seen). What
+/// another process stored says its version alone: within `max_lag`, a later read may lack such a commit.
 ///
 /// ```
 /// use cachetag_client::Session;
