@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
-use cachetag_core::{Tag, Version};
+use cachetag_core::{Lsn, Tag, Version};
 use futures_util::FutureExt;
 
 use crate::adaptive::jittered;
@@ -61,6 +61,8 @@ pub(crate) struct Item {
     /// From now on.
     pub fresh_for: Option<Duration>,
     pub cost: Duration,
+    /// Every commit that its loader may have seen ends here or earlier.
+    pub seen: Option<Lsn>,
 }
 
 /// What a flight takes along from the layers that it asked.
@@ -226,7 +228,7 @@ impl Engine {
         let ttl = self.ttl(key, &value, &plan);
         let fresh_for = plan.fresh_for.or(self.config.fresh_for).filter(|fresh| *fresh < ttl);
         let as_of = plan.as_of.unwrap_or_default();
-        let item = Item { value: value.clone(), payload, as_of, tags, ttl, fresh_for, cost };
+        let item = Item { value: value.clone(), payload, as_of, tags, ttl, fresh_for, cost, seen: plan.seen };
         if self.put(key, number, &item, lease).await {
             self.keep(key, number, &item, None, Instant::now());
             self.put_third(key, item).await;
@@ -274,6 +276,7 @@ impl Engine {
         put.fresh = item.fresh_for;
         put.cost = Some(item.cost);
         put.absent = item.value.is_none();
+        put.seen = item.seen;
         // The guard stays until the answer: if none comes, it gives the lease back.
         put.lease = lease.as_ref().and_then(LeaseGuard::lease);
         let answer = unit.ask(unit.redis.put(key, &put)).await;
@@ -320,6 +323,7 @@ impl Engine {
         candidate.stored_at = stored_at;
         candidate.fresh_until = item.fresh_for.map(|time| now + time);
         candidate.cost = item.cost;
+        candidate.seen = item.seen;
         if let Err(refused) = memory.admit(&self.shards[number].feed, key, candidate) {
             tracing::trace!(key, %refused, "the in-process layer does not take a value");
             if matches!(refused, l1::Refused::TooLarge) {
@@ -338,6 +342,7 @@ impl Engine {
             stored_at: now,
             expires_at: now + self.config.layer_ttl.ttl(Layer::L3, item.ttl),
             cost_ms: item.cost.as_millis() as u64,
+            seen: item.seen,
         };
         self.put_into_third(key, stored).await;
     }

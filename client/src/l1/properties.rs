@@ -313,7 +313,9 @@ fn readers_beside_the_feed_miss_no_bump() {
             })
             .collect();
         for n in 101..101 + MOST {
-            if n >= 101 + BUMPS && (hits.load(Ordering::Relaxed) >= HITS || readers.iter().any(|reader| reader.is_finished())) {
+            if n >= 101 + BUMPS
+                && (hits.load(Ordering::Relaxed) >= HITS || readers.iter().any(|reader| reader.is_finished()))
+            {
                 break;
             }
             rig.apply(n, &[&format!("t:{}", n % 4)], &[]);

@@ -91,8 +91,8 @@ fn scene(random: &mut Random, now: i64) -> (Pipeline, Terms) {
         scene.cmd("SET").arg(format!("{{ct}}:{key}")).arg(value);
     }
     let at_least = match random.below(10) {
-        0 => Some(AtLeast::Version(any_version(random))),
-        1 => Some(AtLeast::Lsn(any_version(random).lsn)),
+        0 => Some(AtLeast::from(any_version(random))),
+        1 => Some(AtLeast::from(any_version(random).lsn)),
         _ => None,
     };
     let max_lag = match random.below(10) {
@@ -135,7 +135,8 @@ async fn the_same_verdict_as_the_library() {
         let mut random = Random::new(seed);
         let (scene, terms) = scene(&mut random, now);
         scene.exec_async(&mut server.connection).await.unwrap();
-        let options = GetOptions { max_lag: terms.max_lag, at_least: terms.at_least, no_lease: true, beta: None };
+        let options =
+            GetOptions { max_lag: terms.max_lag, at_least: terms.at_least, no_lease: true, ..GetOptions::default() };
         let got = shard.get("k", &options).await.unwrap();
         let fast = shard.fast_many(&["k"], &terms, |_, _| None).await.unwrap().remove(0);
         let explain = shard.explain("k", &options).await.unwrap();
