@@ -49,7 +49,7 @@ fn what_a_value_holds_comes_back_to_who_asks_for_it() {
     assert_eq!(get("unknown", &["SEEN"])[5..], [""]);
     assert_eq!(get("none", &["SEEN"])[5..], [""]);
     assert_eq!(get("k", &["SEEN", "ATLEAST", "9@0/1"])[5..], [""], "a miss");
-    let meta = c.con.ok(&["HGET", "{ct}:e:k", "meta"]).texts().concat();
+    let meta = c.con.ok(&["HGETALL", "{ct}:e:k"]).field("meta").unwrap();
     assert!(meta.contains(&format!(" value {:020}\n", 0x16_B374_D848_u64)), "{meta}");
 }
 
