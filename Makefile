@@ -45,8 +45,8 @@ setup: ## packages that are missing (Debian, as root)
 
 lint: setup ## formatting and lints, warnings are errors
 	cargo fmt --all -- --check
-	cargo clippy --quiet --all-targets -- -D warnings
-	$(WITH_PG) cargo clippy --quiet $(EXTENSION) --all-targets -- -D warnings
+	cargo clippy --quiet --release --all-targets -- -D warnings
+	$(WITH_PG) cargo clippy --quiet --release $(EXTENSION) --all-targets -- -D warnings
 
 fmt: ## format the sources
 	cargo fmt --all
