@@ -91,7 +91,7 @@ impl Metadata {
         self.cost
     }
 
-    /// Bytes of the value as it is stored, 0 if it was not.
+    /// Bytes of the value as it is stored, in memory without compression; 0 if it was not stored.
     pub fn size(&self) -> usize {
         self.size
     }
@@ -181,7 +181,8 @@ pub(crate) type AnyValue = Option<Arc<dyn Any + Send + Sync>>;
 pub(crate) struct Found {
     pub value: AnyValue,
     pub metadata: Arc<Metadata>,
-    /// When a layer was asked that vouches for it; what was true no longer ago than `max_lag` before then. `None` for what was loaded.
+    /// When a layer was asked that vouches for it, or for the first of its parts: it was true no longer ago than `max_lag` before then. `None` for what was
+    /// loaded as a whole, after its flight began.
     pub asked: Option<Instant>,
 }
 

@@ -14,7 +14,7 @@ use crate::fill::{Loader, Quest};
 use crate::flight::{Flights, Seat, Terms};
 use crate::l1::{self, Ask, Held, L1, L1Options, Left, Miss, Verdict};
 use crate::l2::{self, Shard};
-use crate::load::{Ancestry, Load};
+use crate::load::{self, Ancestry, Load};
 use crate::observe::{Access, Event, Eviction, Layer, MissReason, Observer};
 use crate::options::{AtLeast, ReadOptions};
 use crate::resilience::{Breaker, Limiter, Switches};
@@ -110,7 +110,9 @@ impl Engine {
 
     pub fn terms(&self, options: &ReadOptions) -> Terms {
         let max_lag = options.max_lag.unwrap_or(self.config.max_lag);
-        Terms { max_lag, at_least: options.at_least, fresh: options.fresh }
+        let terms = Terms { max_lag, at_least: options.at_least, fresh: options.fresh };
+        // A page is no newer than its fragments: what it is asked for, they are.
+        load::terms().map_or(terms, |outer| terms.within(outer))
     }
 
     /// Is there a copy in memory that may be served?
@@ -143,6 +145,8 @@ impl Engine {
     /// The same in the caller's type. The tags are handed to the load that this read is part of.
     pub fn remembered<T: Send + Sync + 'static>(&self, key: &str, terms: &Terms) -> Remembered<T> {
         let mut access = self.observer.access(key);
+        // Before it is judged: it is not known to be true any later.
+        let outer = Load::current().map(|load| (load, Instant::now()));
         let (held, valid_to, shard) = match self.recall(key, terms, &mut access) {
             Recalled::Hit { held, valid_to, shard } => (held, valid_to, shard),
             Recalled::Miss(held) => return Remembered::Miss(held),
@@ -158,8 +162,8 @@ impl Engine {
                 None => return Remembered::Miss(None),
             },
         };
-        if let Some(load) = Load::current() {
-            load.contains(&Metadata::of(&held, valid_to, false, shard));
+        if let Some((load, asked)) = outer {
+            load.contains(&Metadata::of(&held, valid_to, false, shard), Some(asked));
         }
         Remembered::Hit(value.map(|value| Cached::held(value, held, valid_to, shard)))
     }
@@ -185,7 +189,7 @@ impl Engine {
         // What an earlier flight loads is good enough for whoever would take a hit that old; not for who asks for a commit or for the present.
         let mut since =
             if terms.fresh || terms.at_least.is_some() { Some(called) } else { called.checked_sub(terms.max_lag) };
-        let mut loader = Some(loader);
+        let mut loader: Option<Loader> = Some(Box::new(move |load| Box::pin(load::under(terms, loader(load)))));
         loop {
             let passenger = match self.flights.board(key, since, terms) {
                 Seat::Passenger(passenger) => {
@@ -217,7 +221,8 @@ impl Engine {
                     continue;
                 }
                 if let (Ok(found), Some(load)) = (&outcome, Load::current()) {
-                    load.contains(&found.metadata);
+                    // A load of another's may have begun up to `max_lag` before this call.
+                    load.contains(&found.metadata, found.asked.or(loader.is_some().then_some(called)));
                 }
                 return outcome;
             }

@@ -14,6 +14,7 @@ use crate::adaptive::jittered;
 use crate::cached::{AnyValue, Found, Metadata, Source};
 use crate::codec::Typed;
 use crate::engine::Engine;
+use crate::envelope::body_bytes;
 use crate::error::{Error, Kind};
 use crate::flight::{Pilot, Terms};
 use crate::l1::{self, Candidate, Held};
@@ -218,11 +219,11 @@ impl Engine {
                 // A page that contains it must not be stored under its token either.
                 metadata.valid_to = None;
             }
-            return Found { value, metadata: Arc::new(metadata), asked: None };
+            return Found { value, metadata: Arc::new(metadata), asked: plan.asked };
         }
         let Some(payload) = self.encoded(typed, &value) else {
             self.observer.event(Event::StoreFailed);
-            return Found { value, metadata: Arc::new(metadata), asked: None };
+            return Found { value, metadata: Arc::new(metadata), asked: plan.asked };
         };
         metadata.size = payload.len();
         let ttl = self.ttl(key, &value, &plan);
@@ -233,7 +234,7 @@ impl Engine {
             self.keep(key, number, &item, None, Instant::now());
             self.put_third(key, item).await;
         }
-        Found { value, metadata: Arc::new(metadata), asked: None }
+        Found { value, metadata: Arc::new(metadata), asked: plan.asked }
     }
 
     /// How long a value is kept.
@@ -316,7 +317,7 @@ impl Engine {
         let decoded = item.value.clone().unwrap_or_else(|| Arc::new(()));
         let now = Instant::now();
         let expires_at = now + self.config.layer_ttl.ttl(Layer::L1, item.ttl);
-        let mut candidate = Candidate::new(decoded, item.payload.len(), item.as_of, expires_at);
+        let mut candidate = Candidate::new(decoded, body_bytes(&item.payload), item.as_of, expires_at);
         candidate.kind = kind;
         candidate.verified = verified;
         candidate.tags = item.tags.clone();

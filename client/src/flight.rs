@@ -53,6 +53,15 @@ pub(crate) struct Terms {
 }
 
 impl Terms {
+    /// The stricter of two in everything: those of a part of what is asked for by `outer`.
+    pub fn within(self, outer: Terms) -> Terms {
+        let at_least = match (self.at_least, outer.at_least) {
+            (Some(own), Some(outer)) => Some(own.and(outer)),
+            (own, outer) => own.or(outer),
+        };
+        Terms { max_lag: self.max_lag.min(outer.max_lag), at_least, fresh: self.fresh || outer.fresh }
+    }
+
     /// Is what satisfies these good enough for those?
     fn satisfy(&self, other: &Terms) -> bool {
         self.max_lag <= other.max_lag
@@ -213,6 +222,17 @@ mod tests {
         new.land(Ok(found(2)));
         assert_eq!(number(passenger.arrive().await), Some(2));
         assert_eq!(flights.len(), 0);
+    }
+
+    #[test]
+    fn a_part_is_asked_for_the_stricter_of_both() {
+        let second = Duration::from_secs(1);
+        let at_least = |lsn| Some(AtLeast::from(cachetag_core::Lsn(lsn)));
+        let outer = Terms { max_lag: 2 * second, at_least: at_least(7), fresh: true };
+        assert_eq!(TERMS.within(outer), Terms { max_lag: second, ..outer });
+        let own = Terms { max_lag: 3 * second, at_least: at_least(9), fresh: false };
+        assert_eq!(own.within(outer), Terms { at_least: at_least(9), ..outer });
+        assert_eq!(own.within(TERMS), Terms { max_lag: second, ..own });
     }
 
     #[tokio::test]

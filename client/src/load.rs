@@ -2,21 +2,35 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use cachetag_core::{Lsn, Tag, Version};
 use parking_lot::Mutex;
 
 use crate::cached::Metadata;
+use crate::flight::Terms;
 
 tokio::task_local! {
     /// The load that is running in this task: nested reads hand their tags to it.
     static CURRENT: Load;
+    /// What the value of that load is asked for, and so its parts.
+    static TERMS: Terms;
+}
+
+/// Runs a loader whose value has to satisfy these terms: so do the reads inside of it.
+pub(crate) async fn under<F: Future>(terms: Terms, loader: F) -> F::Output {
+    TERMS.scope(terms, loader).await
+}
+
+/// What the load that runs in this task has to satisfy, if one does.
+pub(crate) fn terms() -> Option<Terms> {
+    TERMS.try_with(|terms| *terms).ok()
 }
 
 /// The context of one load. Cheap to clone; what is said on any clone counts, before or after the queries, until the loader returns.
 ///
-/// Reads of the cache inside a loader add their tags by themselves: a page depends on what its fragments depend on.
+/// Reads of the cache inside a loader add their tags by themselves: a page depends on what its fragments depend on. And they are asked for what the page is
+/// asked for ([`ReadOptions`](crate::ReadOptions)), besides their own: a page that covers a commit has no fragment that does not.
 ///
 /// ```no_run
 /// # async fn example(cache: cachetag_client::Cache, db: std::sync::Arc<tokio_postgres::Client>) -> Result<(), cachetag_client::Error> {
@@ -60,6 +74,8 @@ pub(crate) struct Plan {
     pub as_of: Option<Version>,
     /// Every commit that the loader may have seen ends here or earlier.
     pub seen: Option<Lsn>,
+    /// When the first of its parts was asked for that a layer vouched for: see [`Found::asked`](crate::cached::Found::asked).
+    pub asked: Option<Instant>,
     /// Why the value must not be stored.
     pub refused: Option<String>,
 }
@@ -207,8 +223,12 @@ impl Load {
         CURRENT.try_with(Load::clone).ok()
     }
 
-    /// The value contains this one.
-    pub(crate) fn contains(&self, part: &Metadata) {
+    /// The value contains this one; `asked` is when a layer was asked for it, `None` if it was loaded for this very load.
+    pub(crate) fn contains(&self, part: &Metadata, asked: Option<Instant>) {
+        if let Some(asked) = asked {
+            let mut plan = self.0.plan.lock();
+            plan.asked = Some(plan.asked.map_or(asked, |first| first.min(asked)));
+        }
         let Metadata { valid_to, stale, tags, shard, tags_known, seen, .. } = part;
         if let Some(position) = seen {
             self.seen(*position);
@@ -277,9 +297,9 @@ mod tests {
     #[test]
     fn a_page_is_no_newer_than_its_fragments_and_has_their_tags() {
         let load = Load::new("k", 0, Some(version(5)), Ancestry::default());
-        load.contains(&child(Some(version(9)), false, 0));
+        load.contains(&child(Some(version(9)), false, 0), None);
         assert_eq!(load.plan().as_of, Some(version(5)));
-        load.contains(&child(Some(version(3)), false, 0));
+        load.contains(&child(Some(version(3)), false, 0), None);
         assert_eq!(load.plan().as_of, Some(version(3)));
         assert_eq!(load.plan().tags.len(), 1);
         assert!(load.plan().refused.is_none());
@@ -298,9 +318,29 @@ mod tests {
             (Some(Version::new(Epoch::new(8).unwrap(), Lsn(9))), false, 0, true),
         ] {
             let load = Load::new("k", 0, Some(version(5)), Ancestry::default());
-            load.contains(&Metadata { tags_known: known, ..child(valid_to, stale, shard) });
+            load.contains(&Metadata { tags_known: known, ..child(valid_to, stale, shard) }, None);
             assert!(load.plan().refused.is_some());
         }
+    }
+
+    #[test]
+    fn a_page_was_asked_for_when_the_first_of_its_fragments_was() {
+        let load = Load::new("k", 0, Some(version(5)), Ancestry::default());
+        load.contains(&child(Some(version(9)), false, 0), None);
+        assert_eq!(load.plan().asked, None);
+        let (first, second) = (Instant::now(), Instant::now() + Duration::from_secs(1));
+        load.contains(&child(Some(version(9)), false, 0), Some(second));
+        // What is not stored counts as well: it is answered with.
+        load.contains(&child(None, true, 0), Some(first));
+        load.contains(&child(Some(version(9)), false, 0), Some(second));
+        assert_eq!(load.plan().asked, Some(first));
+    }
+
+    #[tokio::test]
+    async fn a_loader_knows_what_it_has_to_satisfy() {
+        let outer = Terms { max_lag: Duration::from_secs(1), at_least: Some(Lsn(7).into()), fresh: false };
+        assert_eq!(terms(), None);
+        assert_eq!(under(outer, async { terms() }).await, Some(outer));
     }
 
     #[test]

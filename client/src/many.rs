@@ -24,6 +24,8 @@ pub(crate) struct Lookup {
 impl Engine {
     /// What memory and Redis have of these keys, valid under the terms. No lease is taken.
     pub async fn find_many(&self, keys: &[&str], terms: &Terms, typed: Typed) -> Vec<Lookup> {
+        // Before anything is judged: nothing is known to be true any later.
+        let began = Instant::now();
         let mut lookups: Vec<Lookup> = keys.iter().map(|_| Lookup { found: None, token: None }).collect();
         let mut missing: Vec<Vec<usize>> = vec![Vec::new(); self.shards.len()];
         for (i, key) in keys.iter().enumerate() {
@@ -39,7 +41,8 @@ impl Engine {
             self.find_in_shard(number, &places, keys, terms, typed, &mut lookups).await;
         }
         if let Some(load) = Load::current() {
-            lookups.iter().filter_map(|lookup| lookup.found.as_ref()).for_each(|found| load.contains(&found.metadata));
+            let found = lookups.iter().filter_map(|lookup| lookup.found.as_ref());
+            found.for_each(|found| load.contains(&found.metadata, Some(began)));
         }
         lookups
     }
@@ -124,7 +127,7 @@ impl Engine {
                     .store(Place { key: keys[i], shard: self.shard_of(keys[i]), typed }, value, load.plan(), took, None)
                     .await;
                 if let Some(outer) = &outer {
-                    outer.contains(&found.metadata);
+                    outer.contains(&found.metadata, found.asked);
                 }
                 all[i] = Some(found);
             }

@@ -57,6 +57,11 @@ pub struct Envelope {
     max_body: usize,
 }
 
+/// How long the body of a payload is without compression: about what the value takes in memory. That of a damaged payload means nothing.
+pub(crate) fn body_bytes(payload: &[u8]) -> usize {
+    stamp::body_bytes(payload).unwrap_or(payload.len())
+}
+
 impl Default for Envelope {
     /// JSON of schema 0, compressed from [`COMPRESS_FROM`] bytes on.
     fn default() -> Envelope {

@@ -137,6 +137,12 @@ proptest! {
         let _ = envelope.decode::<Page>(&Stamp { compression: Compression::None, body_bytes: bytes.len() as u32, ..stamped }.before(&bytes));
     }
 
+    #[test]
+    fn a_payload_says_how_long_its_body_is(page in pages(), envelope in envelopes()) {
+        let body = envelope.format.serialize(&page).unwrap();
+        prop_assert_eq!(super::body_bytes(&envelope.encode(&page).unwrap()), body.len());
+    }
+
     /// One changed byte of a stamped payload is found out, wherever it is.
     #[test]
     fn damage_is_a_miss(page in pages(), envelope in envelopes(), at in any::<proptest::sample::Index>(), change in 1u8..) {

@@ -115,6 +115,14 @@ impl Stamp {
     }
 }
 
+/// The length of the body before compression, as a stamp says it, if there is one.
+pub(super) fn body_bytes(payload: &[u8]) -> Option<usize> {
+    match payload.first_chunk::<STAMP_BYTES>()? {
+        &[MAGIC, LAYOUT, _, _, _, _, _, _, b0, b1, b2, b3, ..] => Some(u32::from_be_bytes([b0, b1, b2, b3]) as usize),
+        _ => None,
+    }
+}
+
 /// A binary body has no redundancy of its own: changed bytes could pass for another value.
 fn check(stored: &[u8]) -> u32 {
     xxh3_64(stored) as u32

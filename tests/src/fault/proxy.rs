@@ -34,6 +34,8 @@ pub enum Traffic {
     /// Nothing arrives, in either direction; connections stay open, and new ones are accepted and hear nothing. What was sent arrives when
     /// the traffic passes again, as it would over TCP.
     Blackhole,
+    /// Nothing arrives in this direction; the other is free. What was sent arrives when the traffic passes again.
+    Hold(Direction),
     /// Everything arrives this much later, in each direction.
     Delay(Duration),
     /// At most so many bytes a second in each direction.
@@ -76,6 +78,8 @@ struct Orders {
     resets: u64,
     /// Counts how often everything that was connected was forgotten, of each kind.
     forgotten: (u64, u64),
+    /// New connections are reset as soon as they are made.
+    barred: bool,
 }
 
 impl Orders {
@@ -116,6 +120,7 @@ impl Proxy {
             changes: 0,
             resets: 0,
             forgotten: (0, 0),
+            barred: false,
         };
         let (sender, orders) = watch::channel(orders);
         std::thread::spawn(move || {
@@ -162,6 +167,11 @@ impl Proxy {
         self.orders.send_modify(|orders| orders.resets += 1);
     }
 
+    /// Whether new connections are reset as soon as they are made; those that exist go on.
+    pub fn bar(&self, barred: bool) {
+        self.orders.send_modify(|orders| orders.barred = barred);
+    }
+
     /// Forgets the connections of one kind, as a firewall does: they are dead and nobody is told; new ones are welcome.
     pub fn forget(&self, kind: Kind) {
         self.orders.send_modify(|orders| match kind {
@@ -205,7 +215,7 @@ async fn relay(client: TcpStream, mut orders: watch::Receiver<Orders>) {
     let resets = orders.borrow().resets;
     let blackhole = |orders: &Orders| orders.traffic(None) != Traffic::Blackhole || orders.resets != resets;
     let Ok(now) = orders.wait_for(blackhole).await.map(|now| *now) else { return };
-    let refused = now.traffic(None) == Traffic::Refuse || now.resets != resets;
+    let refused = now.barred || now.traffic(None) == Traffic::Refuse || now.resets != resets;
     let server = if refused { None } else { TcpStream::connect(now.target).await.ok() };
     let Some(server) = server else {
         reset(&client);
@@ -279,7 +289,8 @@ impl Line<'_> {
                 return End::Closed;
             }
             let kind = self.kind.get();
-            let flows = traffic != Traffic::Blackhole && orders.forgotten(kind) == self.made.forgotten(kind);
+            let held = [Traffic::Blackhole, Traffic::Hold(self.direction)].contains(&traffic);
+            let flows = !held && orders.forgotten(kind) == self.made.forgotten(kind);
             let due = self.underway.front().map(|&(due, _)| due);
             let (from, to) = (self.from, self.to);
             let arrival = async {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use cachetag_client::{Builder, Cache, Cached, Error, Load, Reader};
 use cachetag_tests::{Stack, StackOptions};
-use tokio_postgres::Client;
+use tokio_postgres::{Client, NoTls};
 
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -31,12 +31,12 @@ impl Trial {
 
     pub async fn with(options: StackOptions) -> Trial {
         let stack = Stack::start(options.schema(SCHEMA)).await;
-        let database = Database { client: Arc::new(stack.connect().await), queries: Arc::default() };
+        let database = Database::connect(&stack.postgres_url()).await;
         Trial { stack, database }
     }
 
     pub fn builder(&self) -> Builder {
-        Cache::builder().redis(self.stack.redis_url()).beta(0.0)
+        Cache::builder().redis(self.stack.app_redis_url()).beta(0.0)
     }
 
     /// A cache whose feed is live.
@@ -54,6 +54,12 @@ impl Trial {
 }
 
 impl Database {
+    pub async fn connect(url: &str) -> Database {
+        let (client, connection) = tokio_postgres::connect(url, NoTls).await.expect("a connection");
+        tokio::spawn(connection);
+        Database { client: Arc::new(client), queries: Arc::default() }
+    }
+
     pub fn queries(&self) -> usize {
         self.queries.load(Ordering::SeqCst)
     }

@@ -107,6 +107,23 @@ fn a_black_hole_holds_everything_until_it_is_mended() {
 }
 
 #[test]
+fn one_direction_can_be_held_alone() {
+    let proxy = Proxy::start(server(None));
+    let mut client = connect(&proxy);
+    echoes(&mut client, b"one");
+    proxy.set(Traffic::Hold(Direction::ToClient));
+    client.write_all(b"two").expect("sent");
+    is_silent(&mut client);
+    // The server has it, and has answered already: nothing is left to be sent.
+    proxy.set(Traffic::Hold(Direction::ToServer));
+    assert_eq!(read(&mut client, 3).expect("late"), b"two");
+    client.write_all(b"three").expect("sent");
+    is_silent(&mut client);
+    proxy.set(Traffic::Pass);
+    assert_eq!(read(&mut client, 5).expect("late"), b"three");
+}
+
+#[test]
 fn a_delay_is_one_of_both_ways_and_keeps_the_order() {
     let proxy = Proxy::start(server(None));
     let mut stream = connect(&proxy);
@@ -188,6 +205,18 @@ fn a_forgotten_connection_stays_silent_and_a_new_one_is_heard() {
     is_silent(&mut old);
     echoes(&mut connect(&proxy), b"hello");
     is_silent(&mut old);
+}
+
+#[test]
+fn barred_is_only_who_comes_now() {
+    let proxy = Proxy::start(server(None));
+    let mut first = connect(&proxy);
+    echoes(&mut first, b"one");
+    proxy.bar(true);
+    is_reset(&mut connect(&proxy));
+    echoes(&mut first, b"two");
+    proxy.bar(false);
+    echoes(&mut connect(&proxy), b"three");
 }
 
 #[test]
