@@ -73,7 +73,8 @@ impl Engine {
             let evictions = observer.clone();
             let options = L1Options::new(config.memory)
                 .max_share(config.max_share)
-                .ttl(config.layer_ttl.ttl(Layer::L1, Duration::MAX));
+                .ttl(config.layer_ttl.ttl(Layer::L1, Duration::MAX))
+                .grace(grace(&config));
             L1::new(options.on_left(move |_, _, left| {
                 let eviction = match left {
                     Left::Evicted => Eviction::Size,
@@ -270,6 +271,12 @@ impl Engine {
     pub fn covers(terms: &Terms, version: Version) -> bool {
         terms.at_least.is_none_or(|at_least: AtLeast| at_least.is_covered_by(version))
     }
+}
+
+/// How long memory keeps what has expired: for whom an old value is better than an error, and because how often it was asked for is known of it alone.
+fn grace(config: &Config) -> Duration {
+    let pace = if config.popularity.is_some() { 2 * l1::HALF_LIFE } else { Duration::ZERO };
+    config.stale_if_error.unwrap_or_default().max(pace)
 }
 
 pub(crate) fn check_key(key: &str) -> Result<(), Error> {

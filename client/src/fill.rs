@@ -246,9 +246,8 @@ impl Engine {
 
     /// Accesses a second, of late, as far as memory tells.
     fn rate_of(&self, key: &str) -> f64 {
-        let Some(held) = self.memory.as_ref().and_then(|memory| memory.peek(key)) else { return 0.0 };
-        let age = held.what().stored_at.elapsed().as_secs_f64().max(1.0);
-        held.accesses() as f64 / age
+        let held = self.memory.as_ref().and_then(|memory| memory.peek(key));
+        held.map_or(0.0, |held| held.rate(Instant::now()))
     }
 
     /// The payload of a value; empty for an absence.

@@ -8,7 +8,11 @@ use std::time::{Duration, Instant};
 
 use cachetag_core::{Tag, Version};
 
+use crate::adaptive::AccessRate;
 use crate::feed::Tracked;
+
+/// Accesses that are this long ago count half in [`Held::rate`].
+pub(crate) const HALF_LIFE: Duration = Duration::from_secs(60);
 
 /// A decoded value, of whatever type.
 pub type Decoded = Arc<dyn Any + Send + Sync>;
@@ -115,6 +119,10 @@ pub struct Held {
     pub(super) what: Candidate,
     pub(super) tracked: Tracked,
     pub(super) accesses: AtomicU64,
+    /// So many of the accesses were of the copies before it.
+    pub(super) inherited: u64,
+    /// How often it was asked for, as of when this copy came in.
+    pub(super) pace: AccessRate,
 }
 
 impl Held {
@@ -131,6 +139,17 @@ impl Held {
     /// The generation of the feed that it was registered under.
     pub fn generation(&self) -> u64 {
         self.tracked.generation()
+    }
+
+    /// Accesses a second, of late, of this copy and of those that it took the place of.
+    pub fn rate(&self, now: Instant) -> f64 {
+        self.paced(now).per_second(now, HALF_LIFE)
+    }
+
+    pub(super) fn paced(&self, now: Instant) -> AccessRate {
+        let mut pace = self.pace;
+        pace.record(self.accesses().saturating_sub(self.inherited), now, HALF_LIFE);
+        pace
     }
 
     /// How often it, or what it replaced, was a hit.
