@@ -14,7 +14,7 @@ use crate::engine::{Engine, Remembered, check_key};
 use crate::error::Error;
 use crate::fill::Loader;
 use crate::load::Load;
-use crate::observe::{Event, Observer, Snapshot};
+use crate::observe::{Observer, Snapshot};
 use crate::options::ReadOptions;
 use crate::resilience::Switches;
 use crate::session::Session;
@@ -235,7 +235,12 @@ impl Reader<'_> {
     {
         let terms = self.engine.terms(&self.options);
         let spare = match self.engine.remembered(key, &terms) {
-            Remembered::Hit(cached) => return Ok(self.seen(cached)),
+            Remembered::Hit(cached, due) => {
+                if let Some(background) = due {
+                    self.engine.refresh_due(key, Typed::of::<T>(), boxed(loader), background);
+                }
+                return Ok(self.seen(cached));
+            }
             Remembered::Miss(spare) => spare,
         };
         // Boxed: the future of a hit, which is moved about, stays small.
@@ -280,7 +285,7 @@ impl Reader<'_> {
             .collect()
     }
 
-    /// Makes a key anew in the background, if nobody is at it.
+    /// Makes a key anew in the background, if nobody is at it in any process, and if what is loaded can be stored.
     pub fn refresh<T, E, F, R>(&self, key: &str, loader: F)
     where
         T: Value,
@@ -288,7 +293,7 @@ impl Reader<'_> {
         F: FnOnce(Load) -> R + Send + 'static,
         R: Future<Output = Result<Option<T>, E>> + Send + 'static,
     {
-        self.engine.refresh(key, Typed::of::<T>(), boxed(loader), Event::ProactiveRefresh);
+        self.engine.refresh(key, Typed::of::<T>(), boxed(loader));
     }
 
     /// The session has seen it.

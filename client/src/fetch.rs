@@ -38,6 +38,8 @@ pub(crate) struct Judged {
     age: Duration,
     left: Duration,
     fresh_for: Option<Duration>,
+    /// How long it was good for when it was put: until it expires or becomes stale.
+    pub whole: Duration,
 }
 
 impl Judged {
@@ -55,8 +57,16 @@ impl Judged {
             age: entry.age(now_ms),
             left: Duration::from_millis(entry.expires_at.saturating_sub(now_ms)),
             fresh_for: entry.fresh_until.map(|until| Duration::from_millis(until.saturating_sub(now_ms))),
+            whole: Duration::from_millis(
+                entry.expires_at.min(entry.fresh_until.unwrap_or(u64::MAX)).saturating_sub(entry.put_at),
+            ),
             entry,
         })
+    }
+
+    /// How long it is good for from now on: until it expires or becomes stale.
+    pub fn left_fresh(&self) -> Duration {
+        self.fresh_for.map_or(self.left, |fresh| fresh.min(self.left))
     }
 }
 
@@ -99,7 +109,7 @@ impl Engine {
     }
 
     /// Reads an entry by plain commands and judges it.
-    async fn read_entry(&self, unit: &Unit, key: &str, terms: &Terms) -> Result<Judged, MissReason> {
+    pub async fn read_entry(&self, unit: &Unit, key: &str, terms: &Terms) -> Result<Judged, MissReason> {
         let reading = unit.ask(unit.redis.reading(&[key])).await?;
         let judgement = self.judge_many(unit, reading, terms).await.into_iter().next();
         judgement.map_or(Err(MissReason::None), |judgement| judgement.entry)
@@ -185,7 +195,7 @@ impl Engine {
 
     /// Keeps a hit of Redis in memory, too.
     pub fn backfill(&self, key: &str, number: usize, value: AnyValue, judged: Judged, asked: Instant) -> Found {
-        let Judged { entry, tags, valid_to, verified, age, left, fresh_for } = judged;
+        let Judged { entry, tags, valid_to, verified, age, left, fresh_for, whole } = judged;
         let born = Instant::now().checked_sub(age).unwrap_or_else(Instant::now);
         let metadata = Metadata {
             source: Source::Redis,
@@ -209,6 +219,7 @@ impl Engine {
             tags,
             ttl: left,
             fresh_for,
+            whole,
             cost: entry.cost,
         };
         self.keep(key, number, &item, verified, born);
@@ -381,6 +392,7 @@ impl Engine {
             tags: tags.clone(),
             ttl: left,
             fresh_for: None,
+            whole: left,
             cost,
         };
         // Back into the nearer layers, under the version that it has: Redis checks it like any other.

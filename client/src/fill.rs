@@ -16,7 +16,7 @@ use crate::codec::Typed;
 use crate::engine::Engine;
 use crate::error::{Error, Kind};
 use crate::flight::{Pilot, Terms};
-use crate::l1::{self, Candidate, Held};
+use crate::l1::{self, Candidate, Held, Life};
 use crate::l2::{self, LeaseGuard, Put, Stored};
 use crate::load::{Ancestry, Load, Plan};
 use crate::observe::{Access, Event, Layer};
@@ -60,6 +60,8 @@ pub(crate) struct Item {
     pub ttl: Duration,
     /// From now on.
     pub fresh_for: Option<Duration>,
+    /// How long it is good for from when it was stored: until it expires or becomes stale.
+    pub whole: Duration,
     pub cost: Duration,
 }
 
@@ -103,7 +105,7 @@ impl Engine {
     }
 
     /// A token where Redis is not asked for the entry.
-    async fn token(&self, number: usize, terms: &Terms) -> Option<Version> {
+    pub async fn token(&self, number: usize, terms: &Terms) -> Option<Version> {
         let unit = &self.shards[number];
         if let Some(token) = unit.token(terms.max_lag) {
             return Some(token);
@@ -116,7 +118,7 @@ impl Engine {
     }
 
     /// Runs the loader, stores what it returns and falls back to what is old where it fails.
-    async fn load(
+    pub async fn load(
         &self,
         quest: &Quest,
         loader: Loader,
@@ -226,7 +228,8 @@ impl Engine {
         let ttl = self.ttl(key, &value, &plan);
         let fresh_for = plan.fresh_for.or(self.config.fresh_for).filter(|fresh| *fresh < ttl);
         let as_of = plan.as_of.unwrap_or_default();
-        let item = Item { value: value.clone(), payload, as_of, tags, ttl, fresh_for, cost };
+        let whole = fresh_for.unwrap_or(ttl);
+        let item = Item { value: value.clone(), payload, as_of, tags, ttl, fresh_for, whole, cost };
         if self.put(key, number, &item, lease).await {
             self.keep(key, number, &item, None, Instant::now());
             self.put_third(key, item).await;
@@ -319,6 +322,8 @@ impl Engine {
         candidate.stored_at = stored_at;
         candidate.fresh_until = item.fresh_for.map(|time| now + time);
         candidate.cost = item.cost;
+        let good_for = item.fresh_for.unwrap_or(item.ttl).min(item.ttl);
+        candidate.life = now.checked_add(good_for).map(|ends_at| Life { ends_at, ttl: item.whole });
         if let Err(refused) = memory.admit(&self.shards[number].feed, key, candidate) {
             tracing::trace!(key, %refused, "the in-process layer does not take a value");
             if matches!(refused, l1::Refused::TooLarge) {

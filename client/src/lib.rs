@@ -23,6 +23,7 @@ pub mod observe;
 mod options;
 #[cfg(feature = "postgres")]
 pub mod postgres;
+mod refresh;
 pub mod resilience;
 mod session;
 mod shard;

@@ -29,7 +29,7 @@ impl Engine {
         for (i, key) in keys.iter().enumerate() {
             let mut access = self.observer.access(key);
             match self.recall(key, terms, &mut access) {
-                Recalled::Hit { held, valid_to, shard } => {
+                Recalled::Hit { held, valid_to, shard, .. } => {
                     lookups[i].found = Some(Found::held(&held, valid_to, shard));
                 }
                 Recalled::Miss(_) => missing[self.shard_of(key)].push(i),

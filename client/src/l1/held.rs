@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use cachetag_core::{Tag, Version};
@@ -74,6 +74,17 @@ pub struct Candidate {
     pub cost: Duration,
     /// Bytes that it takes, about.
     pub size: usize,
+    /// How long the entry lives that it is a copy of, which may be longer than the copy does.
+    pub life: Option<Life>,
+}
+
+/// The life of an entry, for deciding whether it is worth making anew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Life {
+    /// When it ends, or becomes stale.
+    pub ends_at: Instant,
+    /// The whole of it.
+    pub ttl: Duration,
 }
 
 impl Candidate {
@@ -91,6 +102,7 @@ impl Candidate {
             fresh_until: None,
             cost: Duration::ZERO,
             size,
+            life: None,
         }
     }
 
@@ -123,6 +135,8 @@ pub struct Held {
     pub(super) inherited: u64,
     /// How often it was asked for, as of when this copy came in.
     pub(super) pace: AccessRate,
+    /// Whether somebody has set out to make the entry anew because of this copy.
+    pub(super) claimed: AtomicBool,
 }
 
 impl Held {
@@ -150,6 +164,11 @@ impl Held {
         let mut pace = self.pace;
         pace.record(self.accesses().saturating_sub(self.inherited), now, HALF_LIFE);
         pace
+    }
+
+    /// Whether the caller is the first to want the entry made anew because of this copy.
+    pub(crate) fn claim(&self) -> bool {
+        !self.claimed.swap(true, Ordering::Relaxed)
     }
 
     /// How often it, or what it replaced, was a hit.

@@ -16,7 +16,7 @@ mod tests;
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use moka::Expiry;
@@ -28,7 +28,7 @@ use crate::adaptive::AccessRate;
 use crate::feed::Feed;
 
 pub(crate) use held::HALF_LIFE;
-pub use held::{Candidate, Decoded, Held, Kind, Origin};
+pub use held::{Candidate, Decoded, Held, Kind, Life, Origin};
 pub use options::{L1Options, Left, OnLeft};
 pub use verdict::{Ask, Miss, Refused, Staleness, Verdict};
 
@@ -118,7 +118,14 @@ impl L1 {
         }
         what.expires_at = now.checked_add(self.ttl).map_or(what.expires_at, |until| until.min(what.expires_at));
         let tracked = feed.track(&what.tags, what.as_of, what.verified)?;
-        let mut held = Held { what, tracked, accesses: AtomicU64::new(0), inherited: 0, pace: AccessRate::new(now) };
+        let mut held = Held {
+            what,
+            tracked,
+            accesses: AtomicU64::new(0),
+            inherited: 0,
+            pace: AccessRate::new(now),
+            claimed: AtomicBool::new(false),
+        };
         if weight(key, &held) > self.largest {
             return Err(Refused::TooLarge);
         }

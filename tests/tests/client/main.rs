@@ -3,4 +3,5 @@
 mod consistency;
 mod layers;
 mod loading;
+mod refresh;
 mod trial;
