@@ -157,6 +157,22 @@ impl Cache {
         Reader { engine: &self.0, options: session.options(), session: Some(session) }
     }
 
+    /// Loads what will be asked for before it is: on start, and what is bumped while it is hot. See [`warm`](crate::warm).
+    ///
+    /// ```no_run
+    /// # async fn page(key: String) -> Result<Option<String>, std::io::Error> { Ok(None) }
+    /// # async fn example(cache: cachetag_client::Cache) {
+    /// let warming = cache
+    ///     .warming()
+    ///     .loader("page:", |load| async move { load.tag("layout"); page(load.key().to_owned()).await })
+    ///     .start();
+    /// println!("{:?}", warming.warm(["page:home", "page:offers"]).await);
+    /// # }
+    /// ```
+    pub fn warming(&self) -> crate::warm::Builder {
+        crate::warm::Builder::new(Arc::clone(&self.0))
+    }
+
     /// Makes sure that the next read of this key, by whichever process, loads it. To invalidate what depends on a row that changed, nothing needs to be
     /// called at all.
     pub async fn forget(&self, key: &str) -> Result<(), Error> {

@@ -183,6 +183,8 @@ pub(crate) struct Found {
     pub metadata: Arc<Metadata>,
     /// When a layer was asked that vouches for it; what was true no longer ago than `max_lag` before then. `None` for what was loaded.
     pub asked: Option<Instant>,
+    /// Whether a layer of this cache has it.
+    pub stored: bool,
 }
 
 impl Found {

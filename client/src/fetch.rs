@@ -8,7 +8,7 @@ use cachetag_core::{Tag, Version};
 use crate::cached::{AnyValue, Found, Metadata, Source};
 use crate::codec::Typed;
 use crate::engine::Engine;
-use crate::fill::{Item, Luggage, Quest};
+use crate::fill::{Item, Luggage, Placed, Quest};
 use crate::flight::Terms;
 use crate::l2::{self, BypassCause, Got, Kind, MissCause, RawEntry, Reading, State, Verdict};
 use crate::observe::{Access, Event, Layer, MissReason};
@@ -227,7 +227,7 @@ impl Engine {
         if value.is_none() {
             self.observer.event(Event::NegativeHit);
         }
-        Found { value, metadata: Arc::new(metadata), asked: Some(asked) }
+        Found { value, metadata: Arc::new(metadata), asked: Some(asked), stored: true }
     }
 
     /// `cachetag_get`, again and again while another process loads.
@@ -324,7 +324,7 @@ impl Engine {
             tags_known: false,
             seen: None,
         };
-        Ok(Found { value, metadata: Arc::new(metadata), asked: Some(asked) })
+        Ok(Found { value, metadata: Arc::new(metadata), asked: Some(asked), stored: true })
     }
 
     /// Asks the third layer. What it has counts only if the feed shows that it is still true.
@@ -396,7 +396,7 @@ impl Engine {
             cost,
         };
         // Back into the nearer layers, under the version that it has: Redis checks it like any other.
-        if self.put(key, number, &item, None).await {
+        if self.put(key, number, &item, None).await != Placed::Refused {
             self.keep(key, number, &item, None, born);
             self.observer.event(Event::Backfilled);
         }
@@ -415,7 +415,7 @@ impl Engine {
             tags_known: true,
             seen: None,
         };
-        Some(Found { value, metadata: Arc::new(metadata), asked: Some(asked) })
+        Some(Found { value, metadata: Arc::new(metadata), asked: Some(asked), stored: true })
     }
 
     /// Hands a value to the third layer.

@@ -65,6 +65,17 @@ pub(crate) struct Item {
     pub cost: Duration,
 }
 
+/// What Redis says to a value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Placed {
+    /// It has it.
+    Stored,
+    /// A tag changed meanwhile, or the token counts no more: no other layer may keep it either.
+    Refused,
+    /// Nothing: it was not asked, or did not answer.
+    Unknown,
+}
+
 /// What a flight takes along from the layers that it asked.
 #[derive(Default)]
 pub(crate) struct Luggage {
@@ -218,11 +229,11 @@ impl Engine {
                 // A page that contains it must not be stored under its token either.
                 metadata.valid_to = None;
             }
-            return Found { value, metadata: Arc::new(metadata), asked: None };
+            return Found { value, metadata: Arc::new(metadata), asked: None, stored: false };
         }
         let Some(payload) = self.encoded(typed, &value) else {
             self.observer.event(Event::StoreFailed);
-            return Found { value, metadata: Arc::new(metadata), asked: None };
+            return Found { value, metadata: Arc::new(metadata), asked: None, stored: false };
         };
         metadata.size = payload.len();
         let ttl = self.ttl(key, &value, &plan);
@@ -230,11 +241,13 @@ impl Engine {
         let as_of = plan.as_of.unwrap_or_default();
         let whole = fresh_for.unwrap_or(ttl);
         let item = Item { value: value.clone(), payload, as_of, tags, ttl, fresh_for, whole, cost };
-        if self.put(key, number, &item, lease).await {
-            self.keep(key, number, &item, None, Instant::now());
+        let placed = self.put(key, number, &item, lease).await;
+        let mut stored = placed == Placed::Stored;
+        if placed != Placed::Refused {
+            stored |= self.keep(key, number, &item, None, Instant::now());
             self.put_third(key, item).await;
         }
-        Found { value, metadata: Arc::new(metadata), asked: None }
+        Found { value, metadata: Arc::new(metadata), asked: None, stored }
     }
 
     /// How long a value is kept.
@@ -265,10 +278,10 @@ impl Engine {
         }
     }
 
-    /// Puts into Redis. False if a tag changed meanwhile: then no other layer may keep it either.
-    pub async fn put(&self, key: &str, number: usize, item: &Item, lease: Option<LeaseGuard>) -> bool {
+    /// Puts into Redis.
+    pub async fn put(&self, key: &str, number: usize, item: &Item, lease: Option<LeaseGuard>) -> Placed {
         if self.switches.bypasses(Layer::L2) {
-            return true;
+            return Placed::Unknown;
         }
         let unit = &self.shards[number];
         let mut put = Put::new(item.payload.clone(), item.as_of, self.config.layer_ttl.ttl(Layer::L2, item.ttl));
@@ -285,7 +298,7 @@ impl Engine {
         match answer {
             Ok(Stored::Stored(_)) => {
                 self.observer.event(Event::Stored);
-                true
+                Placed::Stored
             }
             Ok(Stored::Refused { reason, tag }) => {
                 let event = match reason {
@@ -295,21 +308,21 @@ impl Engine {
                 };
                 self.observer.event(event);
                 tracing::debug!(key, ?reason, ?tag, "Redis refuses a value");
-                false
+                Placed::Refused
             }
             // The feed decides for memory alone.
             Err(_) => {
                 self.observer.event(Event::StoreFailed);
-                true
+                Placed::Unknown
             }
         }
     }
 
-    /// Keeps a copy in memory, if the feed shows that it is still true. `verified` is up to where Redis has vouched for it.
-    pub fn keep(&self, key: &str, number: usize, item: &Item, verified: Option<Version>, stored_at: Instant) {
-        let Some(memory) = &self.memory else { return };
+    /// Keeps a copy in memory, if the feed shows that it is still true; whether it does. `verified` is up to where Redis has vouched for it.
+    pub fn keep(&self, key: &str, number: usize, item: &Item, verified: Option<Version>, stored_at: Instant) -> bool {
+        let Some(memory) = &self.memory else { return false };
         if self.switches.bypasses(Layer::L1) {
-            return;
+            return false;
         }
         let kind = if item.value.is_some() { l1::Kind::Value } else { l1::Kind::Absent };
         let decoded = item.value.clone().unwrap_or_else(|| Arc::new(()));
@@ -324,12 +337,14 @@ impl Engine {
         candidate.cost = item.cost;
         let good_for = item.fresh_for.unwrap_or(item.ttl).min(item.ttl);
         candidate.life = now.checked_add(good_for).map(|ends_at| Life { ends_at, ttl: item.whole });
-        if let Err(refused) = memory.admit(&self.shards[number].feed, key, candidate) {
+        let admitted = memory.admit(&self.shards[number].feed, key, candidate);
+        if let Err(refused) = &admitted {
             tracing::trace!(key, %refused, "the in-process layer does not take a value");
             if matches!(refused, l1::Refused::TooLarge) {
                 self.observer.event(Event::NotAdmitted);
             }
         }
+        admitted.is_ok()
     }
 
     async fn put_third(&self, key: &str, item: Item) {
@@ -352,5 +367,5 @@ fn outdated(held: &Arc<Held>, number: usize) -> Found {
     let what = held.what();
     let value = Some(what.value.clone());
     let metadata = Metadata { stale: true, valid_to: None, ..Metadata::of(held, what.as_of, true, number) };
-    Found { value, metadata: Arc::new(metadata), asked: None }
+    Found { value, metadata: Arc::new(metadata), asked: None, stored: false }
 }

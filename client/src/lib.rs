@@ -29,6 +29,7 @@ mod session;
 mod shard;
 mod target;
 pub mod third;
+pub mod warm;
 pub mod write;
 
 pub use builder::Builder;

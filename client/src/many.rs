@@ -176,6 +176,6 @@ impl Found {
     /// A copy of the in-process layer.
     pub(crate) fn held(held: &crate::l1::Held, valid_to: Version, shard: usize) -> Found {
         let value = (held.what().kind == crate::l1::Kind::Value).then(|| held.what().value.clone());
-        Found { value, metadata: Arc::new(Metadata::of(held, valid_to, false, shard)), asked: None }
+        Found { value, metadata: Arc::new(Metadata::of(held, valid_to, false, shard)), asked: None, stored: true }
     }
 }

@@ -166,6 +166,11 @@ impl Held {
         pace
     }
 
+    /// The position of the last bump of its tags since it was true.
+    pub(crate) fn bumped(&self) -> Option<u64> {
+        self.tracked.bumped()
+    }
+
     /// Whether the caller is the first to want the entry made anew because of this copy.
     pub(crate) fn claim(&self) -> bool {
         !self.claimed.swap(true, Ordering::Relaxed)

@@ -45,9 +45,9 @@ impl Default for Timeouts {
 /// ```
 #[derive(Debug, Clone)]
 pub struct Shard {
-    connection: Arc<Connection>,
+    pub(super) connection: Arc<Connection>,
     /// `{namespace}:`
-    prefix: Arc<str>,
+    pub(super) prefix: Arc<str>,
 }
 
 impl Shard {

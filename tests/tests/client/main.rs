@@ -5,3 +5,4 @@ mod layers;
 mod loading;
 mod refresh;
 mod trial;
+mod warming;
