@@ -276,8 +276,23 @@ local function tag_of(prefix, key)
   return tag
 end
 
+-- What ATLEAST takes, into the fields at_least, at_least_epoch and at_least_timeline of `o`.
+local function position(name, value, o)
+  local timeline, rest = match(value or '', '^(%d+)@(.*)$')
+  local place = rest or value
+  if timeline then o.at_least_timeline = #timeline <= 10 and tonumber(timeline) end
+  if place and is_version(place) then
+    o.at_least, o.at_least_epoch = sub(version(name, place), 12), sub(place, 1, 10)
+  else
+    o.at_least = place and find(place, '/', 1, true) and lsn_digits(place)
+  end
+  if not o.at_least or timeline and not o.at_least_timeline then
+    fail(name, 'expected a version, an LSN such as 16/B374D848 or a position such as 1@16/B374D848, got ' .. shown(value))
+  end
+end
+
 -- Options of get, peek and explain.
-local READ_OPTIONS = { MAXLAG = 'max_lag', ATLEAST = 'at_least', BETA = 'beta', NOLEASE = 'no_lease' }
+local READ_OPTIONS = { MAXLAG = 'max_lag', ATLEAST = 'at_least', BETA = 'beta', NOLEASE = 'no_lease', SEEN = 'seen' }
 local NO_OPTIONS = { beta = 1 }
 local function read_options(args)
   if #args == 0 then return NO_OPTIONS end
@@ -285,10 +300,10 @@ local function read_options(args)
   while i <= n do
     local name, value = upper(args[i]), args[i + 1]
     local field = READ_OPTIONS[name]
-    if not field then fail('option ' .. shown(args[i]), 'unknown; there are MAXLAG ms, ATLEAST version, BETA x, NOLEASE') end
+    if not field then fail('option ' .. shown(args[i]), 'unknown; there are MAXLAG ms, ATLEAST position, BETA x, NOLEASE, SEEN') end
     if o[field] then fail(name, 'given twice') end
-    if field == 'no_lease' then
-      o.no_lease = true
+    if field == 'no_lease' or field == 'seen' then
+      o[field] = true
     else
       i = i + 1
       if field == 'max_lag' then
@@ -296,11 +311,8 @@ local function read_options(args)
       elseif field == 'beta' then
         o.beta = value and #value <= 20 and find(value, '^%d[%d.eE+-]*$') and tonumber(value)
         if not o.beta or o.beta > 1000 then fail(name, 'expected a decimal number from 0 to 1000, got ' .. shown(value)) end
-      elseif value and is_version(value) then
-        o.at_least, o.at_least_epoch = sub(version(name, value), 12), sub(value, 1, 10)
       else
-        o.at_least = value and find(value, '/', 1, true) and lsn_digits(value)
-        if not o.at_least then fail(name, 'expected a version or an LSN such as 16/B374D848, got ' .. shown(value)) end
+        position(name, value, o)
       end
     end
     i = i + 1
@@ -312,6 +324,14 @@ end
 -- Does a version cover ATLEAST? LSN and epoch are compared apart: a new epoch may begin at an earlier LSN than the last one reached.
 local function covers(o, v)
   return sub(v, 12) >= o.at_least and (not o.at_least_epoch or sub(v, 1, 10) >= o.at_least_epoch)
+end
+
+-- Does the state follow the timeline that ATLEAST names, or a later one? The positions of a promoted server may lie before those that the state
+-- knows of the old one, and mean other commits.
+local function follows(prefix, o)
+  if not o.at_least_timeline then return true end
+  local timeline = tonumber(match(call('HGET', prefix .. 'w', 'source') or '', '^%d+/(%d+)/'))
+  return timeline and timeline >= o.at_least_timeline
 end
 
 -- Why nothing at all may be served; nil if the state is good.
@@ -326,7 +346,7 @@ local function closed(s, now, o)
 end
 
 local STATE = { 'floor', 'watermark', 'fresh_at', 'soft_floor', 'max_lag' }
-local ENTRY = { 'payload', 'as_of', 'keys', 'put_at', 'expires_at', 'fresh_until', 'cost', 'kind' }
+local ENTRY = { 'payload', 'as_of', 'keys', 'put_at', 'expires_at', 'fresh_until', 'cost', 'kind', 'seen' }
 
 -- The verdict on an entry `e` (fields of ENTRY) under a state `s` (fields of STATE) that is not closed: 'hit', 'stale' or 'miss', the
 -- cause, and for a cause that is a key, the key and its value.
@@ -341,6 +361,7 @@ local function judge(prefix, s, e, now, o)
   if sub(as_of, 1, 10) ~= sub(s[1], 1, 10) then return 'miss', 'epoch' end
   if as_of < s[1] then return 'miss', 'floor' end
   if o.at_least and not covers(o, s[2]) and not covers(o, as_of) then return 'miss', 'at_least' end
+  if not follows(prefix, o) then return 'miss', 'timeline' end
 
   local stale, key, value
   if e[3] ~= '' then
@@ -406,7 +427,7 @@ local function answer(keys, args, may_lease)
   local prefix, key, o = prefix_of_entry(keys), keys[1], read_options(args)
   local now, time = now_ms()
   local s = read_state(prefix .. 'w', unpack(STATE))
-  if closed(s, now, o) then return { 'bypass', false, '', '', -1 } end
+  if closed(s, now, o) then return { 'bypass', false, '', '', -1, o.seen and '' } end
   local e = read_entry(key, unpack(ENTRY))
   local state = judge(prefix, s, e, now, o)
   local lease = ''
@@ -420,12 +441,12 @@ local function answer(keys, args, may_lease)
     lease = take_lease(prefix, key, time)
     if state == 'miss' and lease == '' then state = 'wait' end
   end
-  if state == 'miss' or state == 'wait' then return { state, false, s[2], lease, -1 } end
-  return { state, e[8] == 'value' and e[1], s[2], lease, max(0, now - tonumber(e[4])) }
+  if state == 'miss' or state == 'wait' then return { state, false, s[2], lease, -1, o.seen and '' } end
+  return { state, e[8] == 'value' and e[1], s[2], lease, max(0, now - tonumber(e[4])), o.seen and (e[9] or '') }
 end
 
--- FCALL cachetag_get 1 {ct}:e:<key> [MAXLAG ms] [ATLEAST version|lsn] [BETA x] [NOLEASE]
---   → [state, payload | nil, token, lease, age_ms]
+-- FCALL cachetag_get 1 {ct}:e:<key> [MAXLAG ms] [ATLEAST position] [BETA x] [NOLEASE] [SEEN]
+--   → [state, payload | nil, token, lease, age_ms]  and with SEEN one element more: seen
 --
 --   state   hit     true no longer ago than max_lag: use it
 --           stale   past its FRESH time, or softly bumped: may be used; whoever got the lease should recompute
@@ -439,9 +460,12 @@ end
 --   age_ms  milliseconds since the entry was put; -1 when none is served
 --
 --   MAXLAG  milliseconds; default: what the daemon was configured with (field max_lag of the state)
---   ATLEAST a version, or an LSN X/Y: a hit must cover that commit, else it is a miss (read your writes)
+--   ATLEAST a position, as cachetag.position() gives it after a COMMIT (1@16/B374D848), an LSN (16/B374D848) or a version: a hit must cover that
+--           commit, else it is a miss (read your writes). An LSN does not say of which timeline it is: after a failover that lost commits it may
+--           be covered before the daemon has met the promoted server
 --   BETA    XFetch's eagerness, default 1; 0 never recomputes early
 --   NOLEASE takes no lease: never wait, never early
+--   SEEN    adds what cachetag_put was told with SEEN; '' for none. A session that presents it from then on never goes back behind this value
 --
 -- Errors: KEYS, options. Writes nothing but the lease. O(number of tags).
 local function cachetag_get(keys, args)
@@ -506,10 +530,10 @@ local function search_log(prefix, missing, as_of, s)
   end
 end
 
--- The field `meta`: as_of, put_at, expires_at, fresh_until ('-' if there is none), cost and kind in a line, then the keys, a line each.
+-- The field `meta`: as_of, put_at, expires_at, fresh_until ('-' if there is none), cost, kind and seen (likewise) in a line, then the keys, a line each.
 -- A word more in the first line tells a client that there is more to an entry than it knows: it must not judge it then.
-local function meta_of(as_of, put_at, expires_at, fresh_until, cost, kind, keys)
-  local head = concat({ as_of, put_at, expires_at, fresh_until == '' and '-' or fresh_until, cost, kind }, ' ')
+local function meta_of(as_of, put_at, expires_at, fresh_until, cost, kind, seen, keys)
+  local head = concat({ as_of, put_at, expires_at, fresh_until == '' and '-' or fresh_until, cost, kind, seen == '' and '-' or seen }, ' ')
   return keys == '' and head or head .. '\n' .. keys
 end
 
@@ -539,13 +563,13 @@ local function keys_for_tags(tags)
   return concat(keys, '\n')
 end
 
-local PUT_OPTIONS = { TAGS = 'tags', FRESH = 'fresh', COST = 'cost', ABSENT = 'absent', LEASE = 'lease' }
+local PUT_OPTIONS = { TAGS = 'tags', FRESH = 'fresh', COST = 'cost', ABSENT = 'absent', LEASE = 'lease', SEEN = 'seen' }
 local function put_options(args)
   local o, i, n = {}, 4, #args
   while i <= n do
     local name, value = upper(args[i]), args[i + 1]
     local field = PUT_OPTIONS[name]
-    if not field then fail('option ' .. shown(args[i]), 'unknown; there are TAGS n tag…, FRESH ms, COST ms, ABSENT, LEASE id') end
+    if not field then fail('option ' .. shown(args[i]), 'unknown; there are TAGS n tag…, FRESH ms, COST ms, ABSENT, LEASE id, SEEN lsn') end
     if o[field] then fail(name, 'given twice') end
     if field == 'absent' then
       o.absent = true
@@ -562,6 +586,9 @@ local function put_options(args)
         i = i + count
       elseif field == 'lease' then
         o.lease = value or fail(name, 'expected the id that cachetag_get gave')
+      elseif field == 'seen' then
+        o.seen = value and find(value, '/', 1, true) and lsn_digits(value)
+        if not o.seen then fail(name, 'expected an LSN such as 16/B374D848, got ' .. shown(value)) end
       else
         o[field] = natural(name, value, field == 'fresh' and 1 or 0, 'milliseconds')
       end
@@ -572,7 +599,7 @@ local function put_options(args)
   return o
 end
 
--- FCALL cachetag_put 1 {ct}:e:<key> payload token ttl_ms TAGS n tag… [FRESH ms] [COST ms] [ABSENT] [LEASE id]
+-- FCALL cachetag_put 1 {ct}:e:<key> payload token ttl_ms TAGS n tag… [FRESH ms] [COST ms] [ABSENT] [LEASE id] [SEEN lsn]
 --   → ['stored', version]            version: the entry's as_of, which is the token
 --   → ['refused', reason, tag]       nothing is stored; what was computed may still be returned to the user
 --       bypass        there is no watermark; also the answer to an empty token, which is what cachetag_get gives with bypass
@@ -589,6 +616,7 @@ end
 --   COST    milliseconds that computing took: what XFetch weighs
 --   ABSENT  the answer is that there is nothing: a negative entry
 --   LEASE   the lease to free, whatever the answer (not if the call is an error)
+--   SEEN    an LSN that no commit which the value may hold ends after: pg_current_wal_insert_lsn(), asked after the query. See cachetag_get
 --
 -- Errors: KEYS, payload, token, ttl_ms, options. Without allow-oom: under noeviction a full Redis answers OOM and the lease runs out by
 -- itself. O(number of tags), plus the part of the log after the token if a tag is not registered.
@@ -651,9 +679,10 @@ local function cachetag_put(keys, args)
 
   local now = now_ms()
   local put_at, expires_at, fresh_until = format('%.0f', now), format('%.0f', now + ttl), o.fresh and format('%.0f', now + o.fresh) or ''
-  local cost, kind = format('%.0f', o.cost or 0), o.absent and 'absent' or 'value'
+  local cost, kind, seen = format('%.0f', o.cost or 0), o.absent and 'absent' or 'value', o.seen or ''
   call('HSET', key, 'payload', payload, 'as_of', as_of, 'keys', suffixes, 'put_at', put_at, 'expires_at', expires_at,
-    'fresh_until', fresh_until, 'cost', cost, 'kind', kind, 'meta', meta_of(as_of, put_at, expires_at, fresh_until, cost, kind, suffixes))
+    'fresh_until', fresh_until, 'cost', cost, 'kind', kind, 'seen', seen,
+    'meta', meta_of(as_of, put_at, expires_at, fresh_until, cost, kind, seen, suffixes))
   call('PEXPIRE', key, format('%.0f', ttl))
   if o.lease then release_lease(prefix, key, o.lease) end
   return { 'stored', as_of }
@@ -690,6 +719,7 @@ local REASONS = {
   epoch = function(c) return 'the entry is of epoch ' .. sub(c.as_of, 1, 10) .. ', the present one is ' .. c.epoch end,
   floor = function(c) return 'as_of is below the floor ' .. c.floor end,
   at_least = function(c) return 'neither the watermark nor as_of covers ATLEAST ' .. c.at_least end,
+  timeline = function(c) return 'ATLEAST is of timeline ' .. c.timeline .. ', which the daemon has not met yet' end,
   unregistered = function(c)
     return c.tag .. (c.value and ' has a malformed version' or ' is not registered: expired, evicted or lost')
   end,
@@ -733,6 +763,7 @@ local function cachetag_explain(keys, args)
     reason = REASONS[cause]({
       lag = lag, max_lag = max_lag, as_of = e[2], epoch = sub(s[1] or '', 1, 10), floor = s[1], soft_floor = s[4], value = cause_value,
       tag = cause_key and tag_of(prefix, cause_key), at_least = (o.at_least_epoch and o.at_least_epoch .. '.' or '') .. (o.at_least or ''),
+      timeline = o.at_least_timeline,
     })
   end
   local reply = {

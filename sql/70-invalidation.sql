@@ -35,6 +35,11 @@ CREATE FUNCTION cachetag.covers(token text) RETURNS boolean
 COMMENT ON FUNCTION cachetag.covers(text) IS
     'may what this session reads from now on be stored under the token? Not after a write of its own, in REPEATABLE READ, on a standby that is behind, in another history';
 
+CREATE FUNCTION cachetag.position() RETURNS text
+    LANGUAGE c VOLATILE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'position_wrapper';
+COMMENT ON FUNCTION cachetag.position() IS
+    'after COMMIT: the timeline and the place in the log that a reader presents as ATLEAST, so that it reads what was written';
+
 -- The position up to which everything committed so far reaches. The place of the next record may lie after the header (40 bytes at the beginning of a
 -- segment, 24 elsewhere) of a page that has no record yet; nobody can confirm that until there is one.
 CREATE FUNCTION cachetag._committed_so_far() RETURNS pg_lsn

@@ -113,7 +113,7 @@ impl Shop {
         })
         .await?;
         if let Some(commit) = done.commit {
-            session.wrote(commit.into());
+            session.wrote(commit);
         }
         Ok(done.value == 1)
     }

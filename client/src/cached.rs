@@ -62,7 +62,7 @@ impl Metadata {
             confidence: 1.0,
             shard,
             tags_known: true,
-            seen: None,
+            seen: what.seen,
         }
     }
 

@@ -255,12 +255,13 @@ impl Engine {
             at_least: terms.at_least,
             beta: Some(self.config.beta),
             no_lease: false,
+            seen: true,
         }
     }
 
-    /// Does a version cover what is asked for?
-    pub fn covers(terms: &Terms, version: Version) -> bool {
-        terms.at_least.is_none_or(|at_least: AtLeast| at_least.is_covered_by(version))
+    /// Does a version cover what is asked for, in a shard that follows this timeline?
+    pub fn covers(terms: &Terms, version: Version, timeline: Option<u32>) -> bool {
+        terms.at_least.is_none_or(|at_least: AtLeast| at_least.is_covered_by(version, timeline))
     }
 }
 

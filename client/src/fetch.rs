@@ -142,6 +142,7 @@ impl Engine {
             _ => None,
         };
         // A token only where Redis vouches for something at all.
+        let timeline = state.timeline();
         let token = match l2::judge(None, &state, &[], now_ms, &l2::Terms { at_least: None, ..conditions }) {
             Verdict::Bypass(_) => None,
             _ => state.watermark,
@@ -150,7 +151,7 @@ impl Engine {
         for (entry, vouched) in entries.iter().zip(&vouched) {
             let verdict = match (entry, vouched) {
                 // The feed knows of no bump since: as good as tags that have not moved.
-                (Some(entry), Some(Ok(valid_to))) if Engine::covers(terms, *valid_to) => {
+                (Some(entry), Some(Ok(valid_to))) if Engine::covers(terms, *valid_to, timeline) => {
                     l2::judge_unmoved(entry, &state, now_ms, &l2::Terms { at_least: None, ..conditions })
                 }
                 // Redis may have got to the commit that is asked for, and to its bump, before the feed.
@@ -210,7 +211,7 @@ impl Engine {
             confidence: 1.0,
             shard: number,
             tags_known: true,
-            seen: None,
+            seen: entry.seen,
         };
         let item = Item {
             value: value.clone(),
@@ -221,6 +222,7 @@ impl Engine {
             fresh_for,
             whole,
             cost: entry.cost,
+            seen: entry.seen,
         };
         self.keep(key, number, &item, verified, born);
         self.observer.event(Event::Backfilled);
@@ -322,7 +324,7 @@ impl Engine {
             confidence: 1.0,
             shard: number,
             tags_known: false,
-            seen: None,
+            seen: got.seen,
         };
         Ok(Found { value, metadata: Arc::new(metadata), asked: Some(asked), stored: true })
     }
@@ -369,7 +371,7 @@ impl Engine {
             Ok(valid_to) => valid_to,
             Err(reason) => return miss(access, reason),
         };
-        if !Engine::covers(terms, valid_to) {
+        if !Engine::covers(terms, valid_to, unit.feed.view().timeline) {
             return miss(access, MissReason::Behind);
         }
         let value: AnyValue = if stored.absent {
@@ -394,6 +396,7 @@ impl Engine {
             fresh_for: None,
             whole: left,
             cost,
+            seen: stored.seen,
         };
         // Back into the nearer layers, under the version that it has: Redis checks it like any other.
         if self.put(key, number, &item, None).await != Placed::Refused {
@@ -413,7 +416,7 @@ impl Engine {
             confidence: 1.0,
             shard: number,
             tags_known: true,
-            seen: None,
+            seen: item.seen,
         };
         Some(Found { value, metadata: Arc::new(metadata), asked: Some(asked), stored: true })
     }

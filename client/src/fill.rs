@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
-use cachetag_core::{Tag, Version};
+use cachetag_core::{Lsn, Tag, Version};
 use futures_util::FutureExt;
 
 use crate::adaptive::jittered;
@@ -63,6 +63,8 @@ pub(crate) struct Item {
     /// How long it is good for from when it was stored: until it expires or becomes stale.
     pub whole: Duration,
     pub cost: Duration,
+    /// Every commit that its loader may have seen ends here or earlier.
+    pub seen: Option<Lsn>,
 }
 
 /// What Redis says to a value.
@@ -240,7 +242,7 @@ impl Engine {
         let fresh_for = plan.fresh_for.or(self.config.fresh_for).filter(|fresh| *fresh < ttl);
         let as_of = plan.as_of.unwrap_or_default();
         let whole = fresh_for.unwrap_or(ttl);
-        let item = Item { value: value.clone(), payload, as_of, tags, ttl, fresh_for, whole, cost };
+        let item = Item { value: value.clone(), payload, as_of, tags, ttl, fresh_for, whole, cost, seen: plan.seen };
         let placed = self.put(key, number, &item, lease).await;
         let mut stored = placed == Placed::Stored;
         if placed != Placed::Refused {
@@ -289,6 +291,7 @@ impl Engine {
         put.fresh = item.fresh_for;
         put.cost = Some(item.cost);
         put.absent = item.value.is_none();
+        put.seen = item.seen;
         // The guard stays until the answer: if none comes, it gives the lease back.
         put.lease = lease.as_ref().and_then(LeaseGuard::lease);
         let answer = unit.ask(unit.redis.put(key, &put)).await;
@@ -335,6 +338,7 @@ impl Engine {
         candidate.stored_at = stored_at;
         candidate.fresh_until = item.fresh_for.map(|time| now + time);
         candidate.cost = item.cost;
+        candidate.seen = item.seen;
         let good_for = item.fresh_for.unwrap_or(item.ttl).min(item.ttl);
         candidate.life = now.checked_add(good_for).map(|ends_at| Life { ends_at, ttl: item.whole });
         let admitted = memory.admit(&self.shards[number].feed, key, candidate);
@@ -357,6 +361,7 @@ impl Engine {
             stored_at: now,
             expires_at: now + self.config.layer_ttl.ttl(Layer::L3, item.ttl),
             cost_ms: item.cost.as_millis() as u64,
+            seen: item.seen,
         };
         self.put_into_third(key, stored).await;
     }

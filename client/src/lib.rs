@@ -38,5 +38,5 @@ pub use cached::{Cached, Metadata, Source};
 pub use cachetag_core as core;
 pub use error::Error;
 pub use load::{IntoTag, Load};
-pub use options::{AtLeast, ReadOptions};
+pub use options::{AtLeast, PositionError, ReadOptions};
 pub use session::Session;

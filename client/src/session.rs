@@ -6,20 +6,20 @@ use crate::options::{AtLeast, ReadOptions};
 
 /// Carries what one user has written and seen from read to read, in one process or, as text, from one to the next.
 ///
-/// A read covers every version that the session was answered with before. A value may hold more than its version says: the commits between its token and its
-/// query. [`Load::query`](crate::Load::query) notes up to where a load has seen; a loader that queries by other means says [`Load::seen`](crate::Load::seen). What
-/// another process stored says its version alone: within `max_lag`, a later read may lack such a commit.
+/// A read covers every version that the session was answered with before, and more: a value may hold commits between its token and its query. Up to where
+/// its loader had seen is stored with a value and presented from then on, so that no later read, in whichever layer or process, goes back behind it.
+/// [`Load::query`](crate::Load::query) notes it by itself; a loader that queries by other means says [`Load::seen`](crate::Load::seen).
 ///
 /// ```
 /// use cachetag_client::Session;
 ///
 /// let session = Session::new();
-/// session.wrote("16/B374D848".parse()?);             // pg_current_wal_insert_lsn() after the COMMIT
+/// session.wrote("1@16/B374D848".parse()?);           // SELECT cachetag.position(), after the COMMIT
 /// let cookie = session.position().map(|p| p.to_string());
 /// // The next request, perhaps on another server:
 /// let session = Session::new();
 /// session.wrote(cookie.unwrap().parse()?);
-/// # Ok::<(), cachetag_client::core::VersionError>(())
+/// # Ok::<(), cachetag_client::PositionError>(())
 /// ```
 #[derive(Debug, Default)]
 pub struct Session {
@@ -74,8 +74,8 @@ mod tests {
         let version = |lsn| Version::new(Epoch::new(3).unwrap(), Lsn(lsn));
         session.wrote(Lsn(9).into());
         session.saw(version(5).into());
-        assert_eq!(session.position(), Some(AtLeast::Version(version(9))));
+        assert_eq!(session.position(), Some(version(9).into()));
         session.saw(version(4).into());
-        assert_eq!(session.options().at_least, Some(AtLeast::Version(version(9))));
+        assert_eq!(session.options().at_least, Some(version(9).into()));
     }
 }

@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::time::SystemTime;
 
 use bytes::Bytes;
-use cachetag_core::{Tag, Version};
+use cachetag_core::{Lsn, Tag, Version};
 
 /// What a layer keeps for a key. Nothing in it may change between `put` and `get`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,6 +25,8 @@ pub struct Stored {
     pub expires_at: SystemTime,
     /// What it cost to load, in milliseconds.
     pub cost_ms: u64,
+    /// Every commit that its loader may have seen ends here or earlier, as far as that is known.
+    pub seen: Option<Lsn>,
 }
 
 /// The answer of a layer, some time later.

@@ -94,7 +94,7 @@ class CachetagCache(BaseCache):
     def position(self):
         """After a commit: what to hand to get(at_least=...) or get_or_set(at_least=...), so that a hit covers that commit."""
         with connections[self._using].cursor() as cursor:
-            cursor.execute("SELECT pg_current_wal_insert_lsn()")
+            cursor.execute("SELECT cachetag.position()")
             return str(cursor.fetchone()[0])
 
     def set(self, key, value, timeout=DEFAULT_TIMEOUT, version=None, *, tags=(), token=None, fresh=None):

@@ -70,8 +70,8 @@ func NewIn(pool *redis.Pool, namespace string) *Cache {
 }
 
 // Position is, after a COMMIT, what Options.AtLeast wants.
-func Position(ctx context.Context, db *sql.DB) (lsn string, err error) {
-	err = db.QueryRowContext(ctx, "SELECT pg_current_wal_insert_lsn()").Scan(&lsn)
+func Position(ctx context.Context, db *sql.DB) (position string, err error) {
+	err = db.QueryRowContext(ctx, "SELECT cachetag.position()").Scan(&position)
 	return
 }
 

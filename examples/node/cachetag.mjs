@@ -14,7 +14,7 @@ const SERVED = new Set(["hit", "stale", "early"]);
 
 /** After a COMMIT: what to hand to getOrSet as atLeast, so that a hit covers that commit. */
 export async function position(db) {
-  return (await db.query("SELECT pg_current_wal_insert_lsn() AS lsn")).rows[0].lsn;
+  return (await db.query("SELECT cachetag.position() AS position")).rows[0].position;
 }
 
 export class Cache {

@@ -33,7 +33,7 @@ final class Cachetag
     /** After a COMMIT: what to hand to getOrSet as atLeast, so that a hit covers that commit. */
     public static function position(PDO $db): string
     {
-        return $db->query('SELECT pg_current_wal_insert_lsn()')->fetchColumn();
+        return $db->query('SELECT cachetag.position()')->fetchColumn();
     }
 
     /**

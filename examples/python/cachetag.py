@@ -38,7 +38,7 @@ def answer_of(reply) -> Answer:
 
 def position(db) -> str:
     """After a COMMIT: what to hand to get_or_set(at_least=...), so that a hit covers that commit."""
-    return str(db.execute("SELECT pg_current_wal_insert_lsn()").fetchone()[0])
+    return str(db.execute("SELECT cachetag.position()").fetchone()[0])
 
 
 class Cache:

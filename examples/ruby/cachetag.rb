@@ -18,7 +18,7 @@ module Cachetag
   end
 
   # After a COMMIT: what to hand to get_or_set(at_least:), so that a hit covers that commit.
-  def self.position(db) = db.exec("SELECT pg_current_wal_insert_lsn()").getvalue(0, 0)
+  def self.position(db) = db.exec("SELECT cachetag.position()").getvalue(0, 0)
 
   def self.types(db)
     PG::BasicTypeMapForResults.new(db).tap { |types| types.default_type_map = PG::TypeMapAllStrings.new }

@@ -110,7 +110,7 @@ test_read_your_writes() {
     local price position
     for price in {300..306}; do
         eventually hits page 64
-        position=$(sql "UPDATE products SET price = $price WHERE id = 64; SELECT pg_current_wal_insert_lsn()")
+        position=$(sql "UPDATE products SET price = $price WHERE id = 64; SELECT cachetag.position()")
         same "{\"name\" : \"Product 64\", \"price\" : $price.00}" "$(page 64 --at-least "$position")"
     done
     eventually hits page 64 --at-least "$position"

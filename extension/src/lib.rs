@@ -14,6 +14,7 @@ mod error;
 mod graph;
 mod key;
 mod message;
+mod position;
 mod predicate;
 mod render;
 mod rules;

@@ -35,7 +35,7 @@ async fn no_hit_is_wrong_under_any_fault() {
     assert!(report.commits() > 50, "too few changes: {report}");
     assert!(report.fault_count() > 3, "too few faults: {report}");
     let from_memory = report.client.checked.get("memory").copied().unwrap_or_default();
-    assert!(from_memory >= 1_000, "too few reads from the client's memory: {report}");
+    assert!(from_memory >= reads / 40, "too few reads from the client's memory: {report}");
     for invariant in [
         Invariant::Convergence,
         Invariant::Staleness,

@@ -156,7 +156,7 @@ async fn a_reader_who_presents_the_commit_does_not_hit_what_was_before() {
     assert!(stack.get_with("p1", &presenting).await.is_miss());
     stack.daemon().resume();
     stack.fill("p2", "10", &["product:2"]).await;
-    stack.wait_caught_up(commit.0).await;
+    stack.wait_caught_up(commit.lsn().0).await;
     assert_eq!(stack.get_with("p2", &presenting).await.text(), Some("10"));
 }
 

@@ -40,6 +40,7 @@ use super::ring::Ring;
 use super::tracked::{Refusal, Touch, Tracked};
 use super::trail::{Lost, Step, Trail};
 use super::view::View;
+use crate::options::timeline_of;
 
 /// Changes that a slow subscriber may fall behind.
 const CHANGES: usize = 1024;
@@ -105,6 +106,7 @@ impl Ledger {
             position: Version::default(),
             max_lag: None,
             source: Arc::from(""),
+            timeline: None,
             looked: Instant::now(),
             behind: None,
         };
@@ -187,6 +189,7 @@ impl Ledger {
             watermark: last.watermark,
             position: step.position,
             max_lag: look.max_lag,
+            timeline: timeline_of(&look.source),
             source: look.source,
             looked: last.looked,
             behind: last.behind,

@@ -27,6 +27,8 @@ pub struct View {
     pub max_lag: Option<Duration>,
     /// The identity of the database.
     pub source: Arc<str>,
+    /// Its timeline.
+    pub timeline: Option<u32>,
     /// When the last look was sent.
     pub(super) looked: Instant,
     /// How far the daemon was behind at that look, on Redis's clock; `None` if nothing can be said.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use cachetag_core::{Tag, Version};
+use cachetag_core::{Lsn, Tag, Version};
 
 use crate::adaptive::AccessRate;
 use crate::feed::Tracked;
@@ -72,6 +72,8 @@ pub struct Candidate {
     pub fresh_until: Option<Instant>,
     /// What it cost to compute.
     pub cost: Duration,
+    /// Every commit that its loader may have seen ends here or earlier, as far as that is known.
+    pub seen: Option<Lsn>,
     /// Bytes that it takes, about.
     pub size: usize,
     /// How long the entry lives that it is a copy of, which may be longer than the copy does.
@@ -101,6 +103,7 @@ impl Candidate {
             expires_at,
             fresh_until: None,
             cost: Duration::ZERO,
+            seen: None,
             size,
             life: None,
         }

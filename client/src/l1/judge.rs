@@ -36,7 +36,8 @@ pub(super) fn judge(view: &View, held: &Held, ask: &Ask) -> Result<Usable, Miss>
     }
     // As in Redis: the watermark, or the entry itself.
     let covered = |commit: crate::options::AtLeast| {
-        view.watermark.is_some_and(|watermark| commit.is_covered_by(watermark)) || commit.is_covered_by(what.as_of)
+        let by = |version| commit.is_covered_by(version, view.timeline);
+        view.watermark.is_some_and(by) || by(what.as_of)
     };
     if !ask.at_least.is_none_or(covered) {
         return Err(Miss::AtLeast);

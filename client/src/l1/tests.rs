@@ -208,13 +208,13 @@ fn a_hit_covers_the_commit_that_is_asked_for() {
     l1.admit(&rig.feed, "raised", candidate(rig.v(115), &[])).unwrap();
     rig.apply(120, &["x"], &[]).look();
     let covers = |key: &str, at_least| name(&l1.get(&rig.feed, key, &ask().at_least(at_least)));
-    assert_eq!(covers("k", AtLeast::Lsn(Lsn(100))), "hit 120");
-    assert_eq!(covers("k", AtLeast::Version(rig.v(101))), "miss AtLeast held", "applied, not yet visible");
-    assert_eq!(covers("raised", AtLeast::Version(rig.v(115))), "hit 120");
+    assert_eq!(covers("k", AtLeast::from(Lsn(100))), "hit 120");
+    assert_eq!(covers("k", AtLeast::from(rig.v(101))), "miss AtLeast held", "applied, not yet visible");
+    assert_eq!(covers("raised", AtLeast::from(rig.v(115))), "hit 120");
     rig.advance(120).look();
     let covers = |key: &str, at_least| name(&l1.get(&rig.feed, key, &ask().at_least(at_least)));
-    assert_eq!(covers("k", AtLeast::Version(rig.v(120))), "hit 120");
-    assert_eq!(covers("k", AtLeast::Lsn(Lsn(121))), "miss AtLeast held");
+    assert_eq!(covers("k", AtLeast::from(rig.v(120))), "hit 120");
+    assert_eq!(covers("k", AtLeast::from(Lsn(121))), "miss AtLeast held");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use cachetag_core::Version;
+use cachetag_core::{Lsn, Version};
 use redis::Value;
 
 /// Of the draws of XFetch none reaches further than this many times the cost: -ln(2^-52), rounded up.
@@ -32,7 +32,7 @@ pub enum Check<'a> {
 /// ```
 /// use cachetag_client::l2::{Check, RawEntry};
 ///
-/// let meta = "1767225600.00000000000000000100 1767225600000 1767225660000 - 12 value\nt:product:42\nt:product:*";
+/// let meta = "1767225600.00000000000000000100 1767225600000 1767225660000 - 12 value -\nt:product:42\nt:product:*";
 /// let entry = RawEntry::parse("payload", meta).unwrap();
 /// assert_eq!(entry.checks().collect::<Vec<_>>(), [Check::Tag("product:42"), Check::Tag("product:*")]);
 /// assert!(!entry.is_expired(1_767_225_659_999) && entry.is_expired(1_767_225_660_000));
@@ -53,6 +53,8 @@ pub struct RawEntry {
     pub fresh_until: Option<u64>,
     /// What computing it took.
     pub cost: Duration,
+    /// Every commit that the value may hold ends here or earlier, as far as that is known.
+    pub seen: Option<Lsn>,
     /// The field `meta`; `keys_at` is where its keys begin.
     meta: Box<str>,
     keys_at: usize,
@@ -68,12 +70,7 @@ impl RawEntry {
         let mut at = Version::LEN;
         let put_at = number(bytes, &mut at)?;
         let expires_at = number(bytes, &mut at)?;
-        let fresh_until = if bytes[at..].starts_with(b" -") {
-            at += 2;
-            None
-        } else {
-            Some(number(bytes, &mut at)?)
-        };
+        let fresh_until = number_or_none(bytes, &mut at)?;
         let cost = Duration::from_millis(number(bytes, &mut at)?);
         let (kind, word) = if bytes[at..].starts_with(b" value") {
             (Kind::Value, " value")
@@ -83,6 +80,7 @@ impl RawEntry {
             return None;
         };
         at += word.len();
+        let seen = number_or_none(bytes, &mut at)?.map(Lsn);
         let keys_at = match bytes.get(at) {
             None => at,
             Some(b'\n') => at + 1,
@@ -94,7 +92,18 @@ impl RawEntry {
         {
             return None;
         }
-        Some(RawEntry { payload: payload.into(), kind, as_of, put_at, expires_at, fresh_until, cost, meta, keys_at })
+        Some(RawEntry {
+            payload: payload.into(),
+            kind,
+            as_of,
+            put_at,
+            expires_at,
+            fresh_until,
+            cost,
+            seen,
+            meta,
+            keys_at,
+        })
     }
 
     /// Reads the reply of an HMGET; `None` for no entry, and for one of an older library, which has no `meta`.
@@ -155,7 +164,7 @@ impl RawEntry {
     ///
     /// ```
     /// # use cachetag_client::l2::RawEntry;
-    /// let entry = RawEntry::parse("", "0000000001.00000000000000000100 0 10000 - 500 value").unwrap();
+    /// let entry = RawEntry::parse("", "0000000001.00000000000000000100 0 10000 - 500 value -").unwrap();
     /// assert!(entry.is_early(9_000, 1.0, 0.1), "500 ms * -ln(0.1) reaches a second ahead");
     /// assert!(!entry.is_early(9_000, 1.0, 0.5) && !entry.is_early(9_000, 0.0, 0.1));
     /// ```
@@ -166,15 +175,24 @@ impl RawEntry {
     }
 }
 
-/// A space and a natural number of at most 19 digits.
+/// A space and a natural number of 64 bits.
 fn number(bytes: &[u8], at: &mut usize) -> Option<u64> {
     let text = bytes.get(*at..)?.strip_prefix(b" ")?;
-    let digits = text.iter().take_while(|byte| byte.is_ascii_digit()).take(20).count();
-    if !(1..=19).contains(&digits) {
+    let digits = text.iter().take_while(|byte| byte.is_ascii_digit()).take(21).count();
+    if !(1..=20).contains(&digits) {
         return None;
     }
     *at += 1 + digits;
-    Some(text[..digits].iter().fold(0, |number, digit| number * 10 + u64::from(digit - b'0')))
+    text[..digits].iter().try_fold(0_u64, |number, digit| number.checked_mul(10)?.checked_add(u64::from(digit - b'0')))
+}
+
+/// A space and a dash for none, or a number.
+fn number_or_none(bytes: &[u8], at: &mut usize) -> Option<Option<u64>> {
+    if bytes.get(*at..)?.starts_with(b" -") {
+        *at += 2;
+        return Some(None);
+    }
+    number(bytes, at).map(Some)
 }
 
 fn check(key: &str) -> Option<Check<'_>> {
@@ -188,7 +206,7 @@ fn check(key: &str) -> Option<Check<'_>> {
 mod tests {
     use super::*;
 
-    const HEAD: &str = "1767225600.00000000000000000100 1000 2000 1500 7 value";
+    const HEAD: &str = "1767225600.00000000000000000100 1000 2000 1500 7 value 42";
 
     #[test]
     fn both_fields_are_read() {
@@ -197,6 +215,7 @@ mod tests {
         assert_eq!((entry.value().map(|v| &v[..]), entry.as_of.lsn.0), (Some(&b"v"[..]), 100));
         assert_eq!((entry.put_at, entry.expires_at, entry.fresh_until), (1000, 2000, Some(1500)));
         assert_eq!((entry.cost, entry.kind), (Duration::from_millis(7), Kind::Value));
+        assert_eq!(entry.seen, Some(Lsn(42)));
         assert_eq!(entry.keys().collect::<Vec<_>>(), ["t:a:1", "t:a:*", "a:*"]);
         assert_eq!(entry.tags().collect::<Vec<_>>(), ["a:1", "*"]);
         assert!(entry.is_fresh(1499) && !entry.is_fresh(1500));
@@ -225,12 +244,13 @@ mod tests {
     fn what_is_not_of_this_shape_is_none() {
         let long = format!("{HEAD} more");
         let strange = format!("{HEAD}\nx:key");
-        let cut: Vec<&str> = (0..HEAD.len()).map(|end| &HEAD[..end]).collect();
-        let digits = HEAD.replace("1000", "10000000000000000000");
+        let cut: Vec<&str> = (0..HEAD.len() - 1).map(|end| &HEAD[..end]).collect();
+        let digits = HEAD.replace("1000", "18446744073709551616");
         let (thing, negative, gap) =
             (HEAD.replace("value", "thing"), HEAD.replace("1000", "-1"), HEAD.replace(' ', "  "));
+        let former = HEAD.replace(" 42", "");
         let (valued, empty_line) = (format!("{HEAD}d"), format!("{HEAD}\nt:a\n\nt:b"));
-        let wrong = ["1 2 3", "ä", &digits, &thing, &negative, &gap, &valued, &empty_line, &long, &strange];
+        let wrong = ["1 2 3", "ä", &former, &digits, &thing, &negative, &gap, &valued, &empty_line, &long, &strange];
         for meta in cut.into_iter().chain(wrong) {
             assert_eq!(RawEntry::parse("", meta), None, "{meta}");
         }
@@ -238,8 +258,9 @@ mod tests {
 
     #[test]
     fn an_absence_has_no_value() {
-        let entry = RawEntry::parse("", HEAD.replace("value", "absent").replace("1500", "-")).unwrap();
-        assert_eq!((entry.kind, entry.value(), entry.fresh_until), (Kind::Absent, None, None));
+        let entry =
+            RawEntry::parse("", HEAD.replace("value", "absent").replace("42", "-").replace("1500", "-")).unwrap();
+        assert_eq!((entry.kind, entry.value(), entry.fresh_until, entry.seen), (Kind::Absent, None, None, None));
         assert!(entry.is_fresh(u64::MAX));
     }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use cachetag_core::Version;
+use cachetag_core::{Lsn, Version};
 use redis::{Cmd, Value};
 
 use super::reply::{text, unexpected};
@@ -31,6 +31,8 @@ pub struct GetOptions {
     pub beta: Option<f64>,
     /// Takes no lease: never `wait`, never `early`.
     pub no_lease: bool,
+    /// Asks for [`Got::seen`].
+    pub seen: bool,
 }
 
 impl GetOptions {
@@ -44,14 +46,8 @@ impl GetOptions {
         if let Some(max_lag) = self.max_lag {
             call.arg("MAXLAG").arg(millis(max_lag));
         }
-        match self.at_least {
-            Some(AtLeast::Version(version)) => {
-                call.arg("ATLEAST").arg(version.to_bytes().as_slice());
-            }
-            Some(AtLeast::Lsn(lsn)) => {
-                call.arg("ATLEAST").arg(lsn.to_string());
-            }
-            None => {}
+        if let Some(at_least) = self.at_least {
+            call.arg("ATLEAST").arg(at_least.to_string());
         }
         if let Some(beta) = self.beta.filter(|beta| beta.is_finite()) {
             // The library reads at most twenty characters.
@@ -59,6 +55,9 @@ impl GetOptions {
         }
         if self.no_lease {
             call.arg("NOLEASE");
+        }
+        if self.seen {
+            call.arg("SEEN");
         }
     }
 }
@@ -108,11 +107,14 @@ pub struct Got {
     pub lease: Option<Lease>,
     /// How long ago the entry was put; none where nothing is served.
     pub age: Option<Duration>,
+    /// Every commit that the value may hold ends here or earlier, where that was asked for and is known.
+    pub seen: Option<Lsn>,
 }
 
 impl Got {
     /// The answer that nothing can be vouched for.
-    pub const BYPASS: Got = Got { state: State::Bypass, payload: None, token: None, lease: None, age: None };
+    pub const BYPASS: Got =
+        Got { state: State::Bypass, payload: None, token: None, lease: None, age: None, seen: None };
 
     /// Is the served entry an absence: the knowledge that there is nothing?
     pub fn is_absent(&self) -> bool {
@@ -134,6 +136,10 @@ pub(super) fn parse(reply: Value) -> Result<Got, Error> {
 }
 
 fn read(fields: &[Value], payload: Value) -> Option<Got> {
+    let (fields, seen) = match fields {
+        [fields @ .., seen] if fields.len() == 5 => (fields, Some(seen)),
+        fields => (fields, None),
+    };
     let [state, _, token, lease, Value::Int(age)] = fields else { return None };
     let state = match text(state)? {
         "hit" => State::Hit,
@@ -158,13 +164,16 @@ fn read(fields: &[Value], payload: Value) -> Option<Got> {
         id => Some(Lease::new(id)),
     };
     let age = if state.is_served() { Some(Duration::from_millis(u64::try_from(*age).ok()?)) } else { None };
-    Some(Got { state, payload, token, lease, age })
+    let seen = match seen.map(text) {
+        None | Some(Some("")) => None,
+        Some(digits) => Some(Lsn(digits?.parse().ok()?)),
+    };
+    Some(Got { state, payload, token, lease, age, seen })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use cachetag_core::Lsn;
 
     const TOKEN: &str = "1767225600.00000000000000000100";
 
@@ -187,6 +196,20 @@ mod tests {
         assert!(!got.is_absent() && got.age.is_none() && got.token.is_some());
         assert_eq!(parse(reply("wait", Value::Nil, TOKEN, "", -1)).unwrap().state, State::Wait);
         assert_eq!(parse(reply("bypass", Value::Nil, "", "", -1)).unwrap(), Got::BYPASS);
+    }
+
+    #[test]
+    fn what_a_value_holds_is_read_where_it_was_asked_for() {
+        let with = |seen: &str| {
+            let Value::Array(mut fields) = reply("hit", Value::BulkString(b"v".to_vec()), TOKEN, "", 1) else {
+                panic!()
+            };
+            fields.push(Value::BulkString(seen.into()));
+            parse(Value::Array(fields))
+        };
+        assert_eq!(with("00000000000000000120").unwrap().seen, Some(Lsn(120)));
+        assert_eq!(with("").unwrap().seen, None);
+        assert!(with("120x").is_err() && with("18446744073709551616").is_err());
     }
 
     #[test]
@@ -224,10 +247,11 @@ mod tests {
             at_least: Some(Lsn(0x16_B374_D848).into()),
             beta: Some(0.5),
             no_lease: true,
+            seen: true,
         };
-        assert_eq!(written(options), "MAXLAG 1500 ATLEAST 16/B374D848 BETA 0.500000 NOLEASE");
+        assert_eq!(written(options), "MAXLAG 1500 ATLEAST 16/B374D848 BETA 0.500000 NOLEASE SEEN");
         let version: Version = TOKEN.parse().unwrap();
         let options = GetOptions { max_lag: Some(Duration::MAX), at_least: Some(version.into()), ..options.early() };
-        assert_eq!(written(options), format!("MAXLAG 1000000000000 ATLEAST {TOKEN} BETA 1000.000000"));
+        assert_eq!(written(options), format!("MAXLAG 1000000000000 ATLEAST {TOKEN} BETA 1000.000000 SEEN"));
     }
 }

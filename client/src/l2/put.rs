@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use cachetag_core::{Tag, Version};
+use cachetag_core::{Lsn, Tag, Version};
 use redis::{Cmd, Value};
 
 use super::get::millis;
@@ -32,6 +32,8 @@ pub struct Put {
     pub absent: bool,
     /// The lease to give back, whatever the answer.
     pub lease: Option<Lease>,
+    /// An LSN that no commit which the value may hold ends after: asked after the query. It comes back as [`Got::seen`](super::Got::seen).
+    pub seen: Option<Lsn>,
 }
 
 impl Put {
@@ -48,7 +50,7 @@ impl Put {
     /// ```
     pub fn new(payload: impl Into<Bytes>, token: Version, ttl: Duration) -> Put {
         let payload = payload.into();
-        Put { payload, token, ttl, tags: Arc::new([]), fresh: None, cost: None, absent: false, lease: None }
+        Put { payload, token, ttl, tags: Arc::new([]), fresh: None, cost: None, absent: false, lease: None, seen: None }
     }
 
     /// The knowledge that there is nothing, without tags.
@@ -74,6 +76,9 @@ impl Put {
         }
         if let Some(lease) = &self.lease {
             call.arg("LEASE").arg(lease.id());
+        }
+        if let Some(seen) = self.seen {
+            call.arg("SEEN").arg(seen.to_string());
         }
     }
 }

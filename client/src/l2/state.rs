@@ -7,6 +7,7 @@ use redis::Value;
 
 use super::Error;
 use super::reply::{natural, text, unexpected};
+use crate::options::timeline_of;
 
 /// Where a shard stands: the fields of `{ct}:w` that a reader may want. What is missing or malformed there is `None`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -74,6 +75,18 @@ impl ShardState {
             lease: number(lease).map(Duration::from_millis),
             version: text(version).map(str::to_owned),
         })
+    }
+
+    /// The timeline of the database that feeds it.
+    ///
+    /// ```
+    /// use cachetag_client::l2::ShardState;
+    ///
+    /// let state = ShardState { source: Some("7312554/3/shop/cachetag".into()), ..ShardState::default() };
+    /// assert_eq!(state.timeline(), Some(3));
+    /// ```
+    pub fn timeline(&self) -> Option<u32> {
+        timeline_of(self.source.as_deref()?)
     }
 
     /// How long ago, at a moment on Redis's clock, the watermark was known to cover everything. None if that is unknown, or lies in

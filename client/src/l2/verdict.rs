@@ -135,7 +135,9 @@ pub(super) fn before_tags<'a>(
     if entry.as_of < floor {
         return miss(MissCause::Floor);
     }
-    let covered = |least: AtLeast| least.is_covered_by(watermark) || least.is_covered_by(entry.as_of);
+    let timeline = state.timeline();
+    let covered =
+        |least: AtLeast| least.is_covered_by(watermark, timeline) || least.is_covered_by(entry.as_of, timeline);
     if !terms.at_least.is_none_or(covered) {
         return miss(MissCause::AtLeast);
     }
@@ -186,7 +188,7 @@ mod tests {
     }
 
     fn entry(as_of: Version) -> RawEntry {
-        RawEntry::parse("v", format!("{as_of} 1000 9000 - 0 value\nt:a:1\nt:a:*")).unwrap()
+        RawEntry::parse("v", format!("{as_of} 1000 9000 - 0 value -\nt:a:1\nt:a:*")).unwrap()
     }
 
     fn state() -> ShardState {
@@ -250,7 +252,7 @@ mod tests {
 
     #[test]
     fn what_is_soft_is_stale() {
-        let lone = RawEntry::parse("v", format!("{} 1000 9000 4500 0 value", version(2, 40))).unwrap();
+        let lone = RawEntry::parse("v", format!("{} 1000 9000 4500 0 value -", version(2, 40))).unwrap();
         let judged = |state: &ShardState, now| judge(Some(&lone), state, &[], now, &Terms::default());
         assert_eq!(judged(&state(), 4_499), Verdict::Hit);
         assert_eq!(judged(&state(), 4_500), Verdict::Stale(StaleCause::Fresh));

@@ -5,17 +5,18 @@ use std::collections::BTreeSet;
 use cachetag_core::{Lsn, Tag, Version};
 use deadpool_postgres::GenericClient;
 use parking_lot::Mutex;
-use tokio_postgres::types::{PgLsn, ToSql};
+use tokio_postgres::types::ToSql;
 use tokio_postgres::{Row, Statement};
 
 use super::PostgresError;
 use super::pipelined::pipelined;
 use super::tags::tags_of;
+use crate::options::AtLeast;
 
 /// The extension's verdict, and the facts behind a "no".
 const COVERS: &str = "SELECT cachetag.covers($1), current_setting('transaction_isolation'), pg_is_in_recovery(),
     pg_current_xact_id_if_assigned() IS NOT NULL,
-    CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_insert_lsn() END";
+    cachetag.position()";
 
 /// The reading of a value that is to be stored under the token of a miss.
 ///
@@ -171,9 +172,8 @@ async fn covered<C: GenericClient>(
     let rows = rows.map_err(PostgresError::Query)?;
     let after = after.map_err(PostgresError::of_extension)?;
     // Asked after the query, so that it covers whatever that saw.
-    let seen: Option<PgLsn> =
-        after.first().map(|row| row.try_get(4)).transpose().map_err(PostgresError::Query)?.flatten();
-    let seen = seen.map(|lsn| Lsn(lsn.into()));
+    let seen: Option<AtLeast> = after.first().map(|row| row.try_get(4)).transpose().map_err(PostgresError::Query)?;
+    let seen = seen.map(AtLeast::lsn);
     for verdict in before.iter().chain(&after) {
         if let Some(refused) = refused(verdict, token).map_err(PostgresError::Query)? {
             return Ok((rows, Some(refused), seen));

@@ -3,11 +3,10 @@
 use std::fmt::{Debug, Display};
 use std::time::Duration;
 
-use cachetag_core::Lsn;
 use deadpool_postgres::{ClientWrapper, GenericClient, Transaction};
-use tokio_postgres::types::PgLsn;
 
 use super::watermark::{CatchUp, Watermarks};
+use crate::options::AtLeast;
 use crate::postgres::error::full;
 use crate::postgres::trouble::surely_not_committed;
 use crate::postgres::{AFTER_ASYNCHRONOUS_COMMIT, AFTER_COMMIT};
@@ -23,7 +22,7 @@ pub struct Committed<T> {
     pub value: T,
     /// A position that covers the commit: what to hand to readers as "at least". None if the connection was lost after COMMIT had returned, before
     /// the position was known: read `fresh` then.
-    pub commit: Option<Lsn>,
+    pub commit: Option<AtLeast>,
     /// Whether the cache has caught up with it.
     pub cache: CatchUp,
 }
@@ -157,8 +156,7 @@ async fn before_commit(transaction: &Transaction<'_>) -> Result<(bool, Option<St
     Ok((row.try_get(0)?, row.try_get(1)?))
 }
 
-async fn position_of(client: &ClientWrapper, sql: &str) -> Result<Lsn, tokio_postgres::Error> {
+async fn position_of(client: &ClientWrapper, sql: &str) -> Result<AtLeast, tokio_postgres::Error> {
     let statement = client.prepare_cached(sql).await?;
-    let lsn: PgLsn = client.query_one(&statement, &[]).await?.try_get(0)?;
-    Ok(Lsn(lsn.into()))
+    client.query_one(&statement, &[]).await?.try_get(0)
 }

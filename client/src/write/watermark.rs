@@ -8,6 +8,7 @@ use redis::{RedisError, RedisResult, cmd};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::link::Link;
+use crate::options::{AtLeast, timeline_of};
 
 /// A watermark follows its commit by about a millisecond.
 const FIRST_PAUSE: Duration = Duration::from_millis(1);
@@ -74,13 +75,14 @@ impl Watermarks {
     /// Waits until every shard covers a position, at most this long.
     ///
     /// ```no_run
-    /// # async fn example(watermarks: cachetag_client::write::Watermarks, commit: cachetag_core::Lsn) {
+    /// # async fn example(watermarks: cachetag_client::write::Watermarks, commit: cachetag_client::AtLeast) {
     /// use std::time::Duration;
     ///
     /// if watermarks.reach(commit, Duration::from_millis(500)).await.is_done() { /* nobody hits the old value */ }
     /// # }
     /// ```
-    pub async fn reach(&self, position: Lsn, timeout: Duration) -> CatchUp {
+    pub async fn reach(&self, position: impl Into<AtLeast>, timeout: Duration) -> CatchUp {
+        let position = position.into();
         let deadline = Instant::now() + timeout;
         let mut slowest = Some(Version { epoch: cachetag_core::Epoch::MAX, lsn: Lsn(u64::MAX) });
         let (mut late, mut trouble) = (false, None);
@@ -95,15 +97,15 @@ impl Watermarks {
 
 impl Shard {
     /// Whether it got there, what was seen last, and the error if that came last.
-    async fn reach(&self, position: Lsn, deadline: Instant) -> (bool, Option<Version>, Option<RedisError>) {
-        let (mut pause, mut seen, mut trouble) = (FIRST_PAUSE, None, None);
+    async fn reach(&self, position: AtLeast, deadline: Instant) -> (bool, Option<Version>, Option<RedisError>) {
+        let (mut pause, mut seen, mut timeline, mut trouble) = (FIRST_PAUSE, None, None, None);
         loop {
             match timeout_at(deadline, self.watermark()).await {
-                Ok(Ok(watermark)) => (seen, trouble) = (watermark, None),
+                Ok(Ok((watermark, source))) => (seen, timeline, trouble) = (watermark, source, None),
                 Ok(Err(error)) => trouble = Some(error),
                 Err(_) => return (false, seen, trouble),
             }
-            if trouble.is_none() && seen.is_some_and(|watermark| watermark.lsn >= position) {
+            if trouble.is_none() && seen.is_some_and(|watermark| position.is_covered_by(watermark, timeline)) {
                 return (true, seen, None);
             }
             let next = Instant::now() + pause;
@@ -115,9 +117,10 @@ impl Shard {
         }
     }
 
-    /// None before the first one is published.
-    async fn watermark(&self) -> RedisResult<Option<Version>> {
-        let text: Option<String> = self.link.call(cmd("HGET").arg(&self.state).arg("watermark")).await?;
-        Ok(text.and_then(|text| text.parse().ok()))
+    /// None before the first one is published; and the timeline that it is of.
+    async fn watermark(&self) -> RedisResult<(Option<Version>, Option<u32>)> {
+        let (watermark, source): (Option<String>, Option<String>) =
+            self.link.call(cmd("HMGET").arg(&self.state).arg(&["watermark", "source"])).await?;
+        Ok((watermark.and_then(|text| text.parse().ok()), source.and_then(|source| timeline_of(&source))))
     }
 }

@@ -13,7 +13,7 @@ SELECT cachetag.depend('c', 'd', 'g'), cachetag.depend('c', ARRAY['e'], max_dept
 SELECT cachetag.recipe('k:{a}', 'SELECT $1'), cachetag.unrecipe('k:{a}');
 SELECT count(*) FROM cachetag.descendants('a');
 SELECT count(*) FROM cachetag.ancestors('a');
-SELECT cachetag.invalidate('a'), cachetag.invalidate_soft('a'), cachetag.covers('1767225600.00000000000000000001');
+SELECT cachetag.invalidate('a'), cachetag.invalidate_soft('a'), cachetag.position() IS NOT NULL, cachetag.covers('1767225600.00000000000000000001');
 SELECT count(*) FROM pg_create_logical_replication_slot('cachetag', 'pgoutput');
 SELECT cachetag.wait_for('0/1'), cachetag.wait_for(timeout => '0') IS NOT NULL AS waited;
 SELECT pg_drop_replication_slot('cachetag');

@@ -15,6 +15,8 @@ BEGIN ISOLATION LEVEL REPEATABLE READ;
 SELECT cachetag.covers(:'token');
 COMMIT;
 SELECT cachetag.tags_of('t', t), cachetag.tag('t', id) FROM t ORDER BY id;
+-- Up to where it has replayed.
+SELECT split_part(cachetag.position(), '@', 1), split_part(cachetag.position(), '@', 2)::pg_lsn >= :'lsn';
 SELECT slot_exists, retained_bytes, lag_bytes FROM cachetag.status();
 SELECT "check", level, detail, remedy FROM cachetag.doctor() WHERE level = 'error';
 SELECT cachetag.invalidate('a');

@@ -52,3 +52,10 @@ SELECT pg_sleep(0.5);
 SELECT count(*) FROM pg_replication_slot_advance('cachetag', pg_current_wal_flush_lsn());
 SELECT cachetag.wait_for(timeout => '1s');
 SELECT pg_drop_replication_slot('cachetag');
+
+-- position: the timeline and the LSN after a commit. It covers that commit, and lies in the log.
+SELECT cachetag.position() ~ '^1@[0-9A-F]+/[0-9A-F]+$';
+SELECT pg_current_wal_insert_lsn() AS before \gset
+INSERT INTO t VALUES (5);
+SELECT split_part(cachetag.position(), '@', 2)::pg_lsn > :'before';
+SELECT split_part(cachetag.position(), '@', 2)::pg_lsn <= pg_current_wal_insert_lsn();

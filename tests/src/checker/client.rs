@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cachetag_client::core::Lsn as Position;
-use cachetag_client::{Cache, Cached, Metadata, ReadOptions, Session, Source};
+use cachetag_client::{AtLeast, Cache, Cached, Metadata, ReadOptions, Session, Source};
 
 use super::history::{Moment, SECOND};
 use super::judge::{Finding, Question};
@@ -24,15 +24,16 @@ use crate::random::Random;
 /// Caches, as processes have them.
 pub const PROCESSES: usize = 2;
 /// Connections that read through one of them.
-pub const READERS: usize = 2;
+pub const READERS: usize = 4;
 
 /// Calls between two pauses.
-const BURST: usize = 32;
+const BURST: usize = 64;
 const PAUSE: Duration = Duration::from_millis(1);
 /// After an error, before the next call.
 const RETRY: Duration = Duration::from_millis(5);
-/// Calls, in a hundred, that are for what was read just now.
-const AGAIN: usize = 75;
+/// Calls, in a hundred, that are for what was read just now, and of those, those that ask for something of their own.
+const AGAIN: usize = 97;
+const PARTICULAR: usize = 8;
 /// Of the others, those that are not for what was read lately.
 const NEW: usize = 15;
 /// Objects that are read most.
@@ -110,6 +111,8 @@ struct Reader {
 struct Told {
     session: Session,
     max_lag_ms: u64,
+    /// The version of every row that it has seen.
+    rows: HashMap<(usize, usize), u64>,
     /// Commits that end here or earlier it has been shown.
     covers: Lsn,
 }
@@ -118,7 +121,7 @@ impl Told {
     fn new(world: &World, random: &mut Random) -> Told {
         let max_lag_ms = max_lag_ms(world, random);
         let session = Session::with(ReadOptions::new().max_lag(Duration::from_millis(max_lag_ms)));
-        Told { session, max_lag_ms, covers: 0 }
+        Told { session, max_lag_ms, rows: HashMap::new(), covers: 0 }
     }
 }
 
@@ -128,7 +131,7 @@ struct Asked {
     max_lag_ms: u64,
     fresh: bool,
     /// What the answer must cover, and whose it is.
-    at_least: Option<(Lsn, Invariant)>,
+    at_least: Option<(AtLeast, Invariant)>,
 }
 
 /// An answer, with what is known of it; nothing is known of an absence.
@@ -177,7 +180,7 @@ impl Reader {
             }
             presented => {
                 if let Some((commit, _)) = presented {
-                    options = options.at_least(Position(commit).into());
+                    options = options.at_least(commit);
                 }
                 if asked.fresh {
                     options = options.fresh();
@@ -248,20 +251,24 @@ impl Reader {
     }
 
     fn ask(&mut self) -> Asked {
-        let mut object = if self.random.percent(AGAIN) { self.last } else { self.object() };
+        if self.random.percent(AGAIN) && !self.random.percent(PARTICULAR) {
+            let max_lag_ms = self.world.options.max_lag.as_millis() as u64;
+            return Asked { object: self.last, max_lag_ms, fresh: false, at_least: None };
+        }
+        let mut object = self.object();
         self.last = object;
         let (mut max_lag_ms, mut at_least) = (max_lag_ms(&self.world, &mut self.random), None);
         match self.random.below(100) {
-            0..10 => {
+            0..50 => {
                 max_lag_ms = self.session.max_lag_ms;
-                at_least = Some((self.session.covers, Invariant::MonotonicReads));
+                at_least = Some((Position(self.session.covers).into(), Invariant::MonotonicReads));
             }
-            10..16 => {
+            50..65 => {
                 let recent = self.world.recent.borrow();
                 if !recent.is_empty() {
                     let commit = recent[self.random.below(recent.len())];
                     object = commit.object;
-                    at_least = Some((commit.lsn, Invariant::ReadYourWrites));
+                    at_least = Some((commit.commit, Invariant::ReadYourWrites));
                 }
             }
             _ => {}
@@ -280,8 +287,8 @@ impl Reader {
             return;
         }
         let (source, stale) = (answer.source(), answer.about.as_ref().is_some_and(Metadata::is_stale));
-        // An absence that is served because the database failed looks like any other.
-        if stale || source == "absence" && self.number >= READERS {
+        // An absence is never stale: it could not say so.
+        if stale {
             world.report.borrow_mut().client.stale += 1;
             return;
         }
@@ -295,7 +302,7 @@ impl Reader {
             // It was loaded after the call, and the commit had returned before.
             _ if source == "loader" && (asked.at_least.is_some() || asked.fresh) => from = called,
             // Between a failover that loses commits and the next epoch, a position means a place in either history.
-            Some((position, _)) if source != "loader" && vouched => covers = position,
+            Some((position, _)) if source != "loader" && vouched => covers = position.lsn().0,
             _ => {}
         }
         self.check(asked, &answer, source, Question { from, to: answered, covers });
@@ -320,12 +327,16 @@ impl Reader {
             world.report.borrow_mut().client.unpromised += 1;
             return;
         }
+        let back = match asked.at_least {
+            Some((_, Invariant::MonotonicReads)) => self.goes_back(asked.object, &answer.value),
+            _ => None,
+        };
         let mut report = world.report.borrow_mut();
         *report.client.checked.entry(source).or_default() += 1;
         if let Some((_, whose)) = asked.at_least {
             *report.client.presented.entry(whose).or_default() += 1;
         }
-        if finding == Finding::True {
+        if finding == Finding::True && back.is_none() {
             return;
         }
         report.client.violations += 1;
@@ -336,11 +347,33 @@ impl Reader {
             question,
             applied: 0,
             max_lag: Duration::from_millis(asked.max_lag_ms),
-            at_least: asked.at_least,
+            at_least: asked.at_least.map(|(position, whose)| (position.lsn().0, whose)),
             client: Some(format!("{source}, {:?}; session {:?}", answer.about, self.session.session)),
         };
-        let invariant = trace::invariant(&world, &hit, finding);
-        report.violation(invariant, || trace::history(&world, &hit, finding));
+        if finding == Finding::True {
+            report.violation(Invariant::MonotonicReads, || {
+                format!("{}; the session went back: {back:?}", trace::history(&world, &hit, finding))
+            });
+        } else {
+            let invariant = trace::invariant(&world, &hit, finding);
+            report.violation(invariant, || trace::history(&world, &hit, finding));
+        }
+    }
+
+    /// A row of which the session has seen a later state: table, key, the version then and now.
+    fn goes_back(&mut self, object: usize, value: &str) -> Option<(usize, usize, u64, u64)> {
+        let object = &self.world.schema.objects[object];
+        let mut back = None;
+        for ((table, _), rows) in object.sources.iter().zip(object.rows_of(value)?) {
+            for (key, state) in rows {
+                let seen = self.session.rows.entry((*table, key)).or_default();
+                if state.version < *seen {
+                    back = Some((*table, key, *seen, state.version));
+                }
+                *seen = state.version.max(*seen);
+            }
+        }
+        back
     }
 }
 

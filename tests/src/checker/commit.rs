@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use cachetag_client::AtLeast;
 use tokio_postgres::{Client, SimpleQueryMessage};
 
 use super::history::RowState;
 use super::schema::Part;
 use super::world::World;
-use crate::{Lsn, lsn};
 
 /// What a transaction has made of rows: table and key → state.
 pub type Changes = BTreeMap<(usize, usize), Option<RowState>>;
@@ -19,7 +19,7 @@ type Change<'a> = (&'a (usize, usize), &'a Option<RowState>);
 /// How often the outcome of a transaction that is still in progress is asked for.
 const POLL: Duration = Duration::from_millis(5);
 /// A position that covers everything committed before.
-const POSITION: &str = "SELECT pg_current_wal_insert_lsn()";
+const POSITION: &str = "SELECT cachetag.position()";
 
 /// Begins a transaction, which gets its id at once.
 pub async fn begin(client: &Client, local: bool) -> Result<u64, tokio_postgres::Error> {
@@ -49,7 +49,7 @@ pub async fn commit(world: &World, client: &Client, xid: u64, prepared: Option<&
     for ((table, key), state) in &changes {
         match ended {
             Some(position) => {
-                judge.is_so(*table, *key, after, position);
+                judge.is_so(*table, *key, after, position.lsn().0);
                 rows[*table][*key] = **state;
                 world.returned(world.schema.row_object(*table, *key), position);
                 if let Some(state) = state {
@@ -62,7 +62,7 @@ pub async fn commit(world: &World, client: &Client, xid: u64, prepared: Option<&
     ended.is_some()
 }
 
-async fn end(client: &Client, prepared: Option<&str>) -> Result<Lsn, tokio_postgres::Error> {
+async fn end(client: &Client, prepared: Option<&str>) -> Result<AtLeast, tokio_postgres::Error> {
     let answer = match prepared {
         None => client.simple_query(&format!("COMMIT; {POSITION}")).await?,
         Some(name) => {
@@ -70,13 +70,13 @@ async fn end(client: &Client, prepared: Option<&str>) -> Result<Lsn, tokio_postg
             client.simple_query(POSITION).await?
         }
     };
-    Ok(lsn(first(&answer).expect("a position")))
+    Ok(position(&answer).expect("a position"))
 }
 
 /// Whether a transaction whose end nobody told was committed: a position that covers it. A prepared one is committed if it is still there.
 ///
 /// The rows tell: nobody else changes them. (Its id does not: a server that crashed may give it to another transaction.)
-async fn outcome(world: &World, xid: u64, prepared: Option<&str>, changes: &[Change<'_>]) -> Option<Lsn> {
+async fn outcome(world: &World, xid: u64, prepared: Option<&str>, changes: &[Change<'_>]) -> Option<AtLeast> {
     world.report.borrow_mut().error("commits");
     let &((table, key), state) = changes.first()?;
     let running = format!(
@@ -100,7 +100,7 @@ async fn outcome(world: &World, xid: u64, prepared: Option<&str>, changes: &[Cha
                 return None;
             }
             if let Ok(answer) = client.simple_query(POSITION).await {
-                return first(&answer).map(lsn);
+                return position(&answer);
             }
         }
         tokio::time::sleep(POLL).await;
@@ -118,6 +118,10 @@ pub async fn forget_prepared(world: &World, name: &str) {
             Err(_) => tokio::time::sleep(POLL).await,
         }
     }
+}
+
+fn position(answer: &[SimpleQueryMessage]) -> Option<AtLeast> {
+    first(answer).map(|text| text.parse().expect("a position"))
 }
 
 /// The first value of an answer.

@@ -3,8 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use cachetag_client::Load;
-use cachetag_client::core::Lsn;
+use cachetag_client::{AtLeast, Load};
 use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
 
 use super::history::Clock;
@@ -12,7 +11,6 @@ use super::options::Variant;
 use super::schema::Object;
 use super::trace::Fill;
 use super::world::World;
-use crate::lsn;
 use crate::random::Random;
 
 /// Why nothing was loaded.
@@ -23,7 +21,7 @@ pub const HOW: &str = "client";
 /// Within this a server that is up answers a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// A position that covers every commit that the query before it has seen.
-const POSITION: &str = "SELECT pg_current_wal_insert_lsn()";
+const POSITION: &str = "SELECT cachetag.position()";
 /// Some values are past their best while they are hot.
 const FRESH: Duration = Duration::from_millis(100);
 
@@ -106,7 +104,7 @@ impl Database {
         if !plan.omit_tags {
             load.tags(&tags);
         }
-        load.seen(Lsn(lsn(position.get(0).unwrap_or("0/0"))));
+        load.seen(position.get(0).unwrap_or_default().parse::<AtLeast>()?.lsn());
         if let Some(time) = plan.fresh_for {
             load.fresh_for(time);
         }

@@ -145,8 +145,8 @@ impl Reader {
                 if !recent.is_empty() {
                     let commit = recent[random.below(recent.len())];
                     object = commit.object;
-                    text = format!("{:X}/{:X}", commit.lsn >> 32, commit.lsn & 0xFFFF_FFFF);
-                    at_least = Some((commit.lsn, Invariant::ReadYourWrites));
+                    text = commit.commit.to_string();
+                    at_least = Some((commit.commit.lsn().0, Invariant::ReadYourWrites));
                 }
             }
             _ => {}

@@ -63,7 +63,7 @@ pub struct Through {
     pub checked: BTreeMap<&'static str, u64>,
     /// Those of them that had to cover a position, by whose it was.
     pub presented: BTreeMap<Invariant, u64>,
-    /// Answers that say of themselves that they are stale, or that may be: not judged.
+    /// Answers that say of themselves that they are stale: not judged.
     pub stale: u64,
     /// Answers across a loss of commits: not judged.
     pub void: u64,

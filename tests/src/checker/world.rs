@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use cachetag_client::AtLeast;
 use tokio_postgres::{Client, NoTls};
 
 use super::faults::Kind;
@@ -15,7 +16,7 @@ use super::report::Report;
 use super::schema::{KEYS, Schema};
 use super::standby::Standby;
 use super::trace::Fill;
-use crate::{Cache, Lsn, Stack};
+use crate::{Cache, Stack};
 
 /// A server that is down is tried again after this.
 const RETRY: Duration = Duration::from_millis(10);
@@ -34,7 +35,7 @@ pub struct Recent {
     /// Number of the object.
     pub object: usize,
     /// At or behind the end of the commit.
-    pub lsn: Lsn,
+    pub commit: AtLeast,
 }
 
 /// A fault and when it was.
@@ -201,12 +202,12 @@ impl World {
     }
 
     /// Remembers a commit that readers may present.
-    pub fn returned(&self, object: usize, lsn: Lsn) {
+    pub fn returned(&self, object: usize, commit: AtLeast) {
         let mut recent = self.recent.borrow_mut();
         if recent.len() == RECENT {
             recent.pop_front();
         }
-        recent.push_back(Recent { object, lsn });
+        recent.push_back(Recent { object, commit });
     }
 
     /// Somebody is to fill this; if too much waits already, the next reader will miss it again.

@@ -27,7 +27,7 @@ const FUNCTIONS: [(&str, &str); 12] = [
 ];
 
 /// Arguments that fit somewhere. `\0A` is replaced by the position of the state, `\0B` by one behind it.
-const WORDS: [&[u8]; 32] = [
+const WORDS: [&[u8]; 34] = [
     b"\0A",
     b"\0B",
     b"by-fuzz",
@@ -51,11 +51,13 @@ const WORDS: [&[u8]; 32] = [
     b"ATLEAST",
     b"BETA",
     b"NOLEASE",
+    b"SEEN",
     b"product:1",
     b"product:*",
     b"*",
     b"category:a%20b",
     b"0/70",
+    b"1@0/70",
     b"99999999999999999999",
     b"9999999999.18446744073709551615",
     b"\xff\0",

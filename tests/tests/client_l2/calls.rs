@@ -8,7 +8,7 @@ use redis::cmd;
 
 use crate::server::{Server, TTL, entry, fill};
 
-const DEFAULT: GetOptions = GetOptions { max_lag: None, at_least: None, beta: None, no_lease: false };
+const DEFAULT: GetOptions = GetOptions { max_lag: None, at_least: None, beta: None, no_lease: false, seen: false };
 const NO_LEASE: GetOptions = GetOptions { no_lease: true, ..DEFAULT };
 
 #[tokio::test]

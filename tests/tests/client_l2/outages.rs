@@ -7,7 +7,7 @@ use redis::cmd;
 
 use crate::server::{PATIENT, Server, fill};
 
-const NO_LEASE: GetOptions = GetOptions { max_lag: None, at_least: None, beta: None, no_lease: true };
+const NO_LEASE: GetOptions = GetOptions { max_lag: None, at_least: None, beta: None, no_lease: true, seen: false };
 const SHORT: Timeouts = Timeouts { connect: Duration::from_millis(300), response: Duration::from_millis(200) };
 
 /// Asks until it is answered; an error meanwhile must be one that passes.

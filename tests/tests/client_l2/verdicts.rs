@@ -49,6 +49,9 @@ fn scene(random: &mut Random, now: i64) -> (Pipeline, Terms) {
     if random.percent(97) {
         state.push(("max_lag", (2 * FAR).to_string()));
     }
+    if random.percent(90) {
+        state.push(("source", format!("7312/{}/shop/cachetag", 1 + random.below(3))));
+    }
     if random.percent(20) {
         state.push(("soft_floor", version(random, &[EPOCH]).to_string()));
     }
@@ -67,7 +70,7 @@ fn scene(random: &mut Random, now: i64) -> (Pipeline, Terms) {
         };
         let kind = *random.pick(&["value", "value", "absent"]);
         let fresh = if fresh_until.is_empty() { "-" } else { &fresh_until };
-        let head = format!("{as_of} {put_at} {expires_at} {fresh} 7 {kind}");
+        let head = format!("{as_of} {put_at} {expires_at} {fresh} 7 {kind} -");
         let meta = if keys.is_empty() { head } else { format!("{head}\n{}", keys.join("\n")) };
         let payload = if kind == "value" { "v" } else { "" };
         let mut entry = cmd("HSET");
@@ -91,8 +94,9 @@ fn scene(random: &mut Random, now: i64) -> (Pipeline, Terms) {
         scene.cmd("SET").arg(format!("{{ct}}:{key}")).arg(value);
     }
     let at_least = match random.below(10) {
-        0 => Some(AtLeast::Version(any_version(random))),
-        1 => Some(AtLeast::Lsn(any_version(random).lsn)),
+        0 => Some(AtLeast::from(any_version(random))),
+        1 => Some(AtLeast::from(any_version(random).lsn)),
+        2 => Some(AtLeast::on(1 + random.below(3) as u32, any_version(random).lsn)),
         _ => None,
     };
     let max_lag = match random.below(10) {
@@ -114,7 +118,7 @@ fn words(verdict: Verdict) -> &'static str {
         Verdict::Miss(MissCause::Expired) => "has expired",
         Verdict::Miss(MissCause::Epoch) => "the entry is of epoch",
         Verdict::Miss(MissCause::Floor) => "is below the floor",
-        Verdict::Miss(MissCause::AtLeast) => "covers ATLEAST",
+        Verdict::Miss(MissCause::AtLeast) => "ATLEAST",
         Verdict::Miss(MissCause::Unregistered(_)) => "",
         Verdict::Miss(MissCause::Bumped(_)) => "was bumped by",
         Verdict::Bypass(BypassCause::NoWatermark) => "there is no watermark",
@@ -135,7 +139,8 @@ async fn the_same_verdict_as_the_library() {
         let mut random = Random::new(seed);
         let (scene, terms) = scene(&mut random, now);
         scene.exec_async(&mut server.connection).await.unwrap();
-        let options = GetOptions { max_lag: terms.max_lag, at_least: terms.at_least, no_lease: true, beta: None };
+        let options =
+            GetOptions { max_lag: terms.max_lag, at_least: terms.at_least, no_lease: true, ..GetOptions::default() };
         let got = shard.get("k", &options).await.unwrap();
         let fast = shard.fast_many(&["k"], &terms, |_, _| None).await.unwrap().remove(0);
         let explain = shard.explain("k", &options).await.unwrap();

@@ -58,7 +58,7 @@ async fn a_cache_that_is_late_is_told_apart_from_a_commit_that_failed() {
     let done = done.await.expect("it is committed");
     let commit = done.commit.expect("a position");
     let CatchUp::Late { slowest: Some(slowest), trouble: None } = done.cache else { panic!("{:?}", done.cache) };
-    assert!(slowest.lsn < commit);
+    assert!(slowest.lsn < commit.lsn());
     assert_eq!(stack.value("SELECT price FROM products WHERE id = 1").await, "1");
     stack.daemon().resume();
     assert!(watermarks.reach(commit, LONG).await.is_done());

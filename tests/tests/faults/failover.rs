@@ -5,9 +5,9 @@ use std::time::Duration;
 use cachetag_tests::fault::{
     Fault, PostgresFault, RedisFault, Replica, kill9, promote, proxy, standby_of, standby_with, wait_replayed,
 };
-use cachetag_tests::{Installation, StackOptions, eventually};
+use cachetag_tests::{DaemonOptions, GetOptions, Installation, Stack, StackOptions, eventually, lsn};
 
-use crate::trial::{PATIENCE, Trial, WHILE};
+use crate::trial::{ITEMS, MAX_LAG, PATIENCE, Trial, WHILE};
 
 const TIMELINE: &str = "SELECT ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::int";
 
@@ -70,6 +70,65 @@ async fn a_value_that_a_failover_lost_is_not_hit() {
     stack.wait_caught_up_now().await;
     assert!(!stack.get("i1").await.is_hit());
     trial.finish().await;
+}
+
+/// Until the daemon has met the promoted server, that one's positions lie before the watermark of the old one. An LSN alone seems covered then; a position
+/// says of which history it is.
+#[tokio::test]
+async fn a_position_of_the_promoted_server_is_not_covered_by_the_old_one() {
+    let options = StackOptions::new().proxied().schema(ITEMS);
+    let mut stack = Stack::start(options.daemon(DaemonOptions::new().max_lag(MAX_LAG))).await;
+    let data = stack.new_home().join("data");
+    let link = proxy::Proxy::start(stack.postgres.port());
+    let standby = standby_of(&stack.postgres, &data, link.port()).await;
+    wait_replayed(&stack, &standby).await;
+    link.set(proxy::Traffic::Blackhole);
+    // Far past the place at which the promoted one will begin.
+    for price in 0..4 {
+        stack.sql(&format!("UPDATE items SET price = {price} WHERE id = 2")).await;
+        stack.sql("SELECT pg_switch_wal()").await;
+    }
+    let lost = stack.commit("UPDATE items SET price = 666 WHERE id = 2").await;
+    stack.wait_caught_up(lost).await;
+    stack.fill("i1", "10", &["item:1"]).await;
+    stack.daemon().pause();
+    kill9(&mut stack.postgres).await;
+    promote(&standby).await;
+    drop(stack.replace_postgres(standby));
+
+    stack.sql("UPDATE items SET price = 11 WHERE id = 1").await;
+    let position = stack.value("SELECT cachetag.position()").await;
+    let (timeline, place) = position.split_once('@').expect("a timeline");
+    assert_eq!(timeline, stack.value(TIMELINE).await);
+    assert!(lsn(place) < lost, "{place}");
+    let at_least = |position: &str| GetOptions {
+        at_least: Some(position.to_owned()),
+        max_lag: Some(PATIENCE * 10),
+        no_lease: true,
+        ..GetOptions::default()
+    };
+    let mut cache = stack.cache().await;
+    assert_eq!(
+        cache.get_with("i1", &at_least(place)).await.expect("an answer").text(),
+        Some("10"),
+        "what an LSN alone cannot tell"
+    );
+    assert!(cache.get_with("i1", &at_least(&position)).await.expect("an answer").is_miss());
+    let former = "1@0/1000000";
+    assert!(
+        cache.get_with("i1", &at_least(former)).await.expect("an answer").is_hit(),
+        "{former} is of the old one's history"
+    );
+
+    stack.daemon().resume();
+    let truth = eventually("a hit that covers it", PATIENCE, async || {
+        let got = stack.cache().await.get_with("i1", &at_least(&position)).await.ok()?;
+        if got.is_miss() {
+            stack.put("i1", "11", &got.token, &["item:1"]).await;
+        }
+        got.is_hit().then(|| got.text().map(str::to_owned))
+    });
+    assert_eq!(truth.await.as_deref(), Some("11"));
 }
 
 /// From version 17 on the slot comes along; it is on another timeline all the same.

@@ -10,7 +10,7 @@ pub const WHILE: Duration = Duration::from_millis(1500);
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A table that the load leaves alone.
-const ITEMS: &str = "CREATE TABLE items (id int PRIMARY KEY, price int NOT NULL); INSERT INTO items SELECT i, 10 FROM generate_series(1, 9) i;
+pub const ITEMS: &str = "CREATE TABLE items (id int PRIMARY KEY, price int NOT NULL); INSERT INTO items SELECT i, 10 FROM generate_series(1, 9) i;
     SELECT cachetag.track('items', 'item:{id}')";
 
 /// Servers, daemon and proxies, with writers, readers and fillers at work.

@@ -27,10 +27,30 @@ fn an_entry_registers_what_it_depends_on() {
     assert_eq!((stored.field("kind"), stored.field("cost")), (Some("value".into()), Some("12".into())));
     let at = |field| stored.field(field).unwrap().parse::<u64>().unwrap();
     assert_eq!((at("expires_at") - at("put_at"), at("fresh_until") - at("put_at")), (600_000, 1_000));
-    let head = format!("{token} {} {} {} 12 value", at("put_at"), at("expires_at"), at("fresh_until"));
+    let head = format!("{token} {} {} {} 12 value -", at("put_at"), at("expires_at"), at("fresh_until"));
     assert_eq!(stored.field("meta"), Some(format!("{head}\n{}", keys.join("\n"))), "all of it again, in one field");
     assert!((590_000..=600_000).contains(&pttl(&mut c, "e:k")));
     assert_eq!(c.con.ok(&["DBSIZE"]), Reply::Int(2 + keys.len() as i64), "the state, the entry and its tags");
+}
+
+#[test]
+fn what_a_value_holds_comes_back_to_who_asks_for_it() {
+    let mut c = Cache::open();
+    let token = c.v(100);
+    let stored = Put::Stored(token.clone());
+    assert_eq!(c.put("k", "v", &token, &["product:42"], &["SEEN", "16/B374D848"]), stored);
+    assert_eq!(c.put("unknown", "v", &token, &["product:42"], &[]), stored);
+    let mut get = |key: &str, options: &[&str]| {
+        let key = format!("{{ct}}:e:{key}");
+        c.con.ok(&[&["FCALL", "cachetag_get", "1", &key, "NOLEASE"], options].concat()).texts()
+    };
+    assert_eq!(get("k", &["SEEN"])[5..], [format!("{:020}", 0x16_B374_D848_u64)]);
+    assert_eq!(get("k", &[]).len(), 5, "who has not asked need not know of it");
+    assert_eq!(get("unknown", &["SEEN"])[5..], [""]);
+    assert_eq!(get("none", &["SEEN"])[5..], [""]);
+    assert_eq!(get("k", &["SEEN", "ATLEAST", "9@0/1"])[5..], [""], "a miss");
+    let meta = c.con.ok(&["HGETALL", "{ct}:e:k"]).field("meta").unwrap();
+    assert!(meta.contains(&format!(" value {:020}\n", 0x16_B374_D848_u64)), "{meta}");
 }
 
 #[test]
@@ -40,7 +60,7 @@ fn an_entry_without_tags_is_told_in_a_line() {
     assert_eq!(c.put("k", "", &token, &[], &["ABSENT"]), Put::Stored(token.clone()));
     let stored = c.con.ok(&["HGETALL", "{ct}:e:k"]);
     let (put_at, expires_at) = (stored.field("put_at").unwrap(), stored.field("expires_at").unwrap());
-    assert_eq!(stored.field("meta"), Some(format!("{token} {put_at} {expires_at} - 0 absent")));
+    assert_eq!(stored.field("meta"), Some(format!("{token} {put_at} {expires_at} - 0 absent -")));
 }
 
 #[test]

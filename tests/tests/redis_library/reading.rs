@@ -238,6 +238,36 @@ fn at_least_asks_for_a_commit() {
     assert_eq!(c.get("k", &["ATLEAST", "FFFFFFFF/FFFFFFFF"]).lease.len(), 20, "a miss like any other");
 }
 
+/// A promoted server's positions may lie before those of the old one: until the state is of its timeline, none of them is covered.
+#[test]
+fn at_least_of_a_timeline_that_is_not_met_is_a_miss() {
+    let mut c = Cache::open();
+    c.fill("k", 100, &["product:1"]);
+    let state = |c: &mut Cache, at_least: &str| c.get("k", &["ATLEAST", at_least, "NOLEASE"]).state;
+    for (source, at_least, expected) in [
+        ("7312/3/shop/cachetag", "3@0/64", "hit"),
+        ("7312/3/shop/cachetag", "2@0/64", "hit"),
+        ("7312/3/shop/cachetag", "4@0/1", "miss"),
+        ("7312/3/shop/cachetag", "3@0/65", "miss"),
+        ("elsewhere", "1@0/1", "miss"),
+        ("elsewhere", "0/1", "hit"),
+        ("a/b/c/d", "1@0/1", "miss"),
+    ] {
+        c.con.ok(&["HSET", "{ct}:w", "source", source]);
+        assert_eq!(state(&mut c, at_least), expected, "{at_least} of {source}");
+        let version = c.v(100);
+        let (timeline, place) = at_least.split_once('@').unwrap_or(("", at_least));
+        if place == "0/64" {
+            assert_eq!(state(&mut c, &format!("{timeline}@{version}")), expected);
+        }
+    }
+    let explained = c.explain("k", &["ATLEAST", "9@0/1"]);
+    assert_eq!(explained.field("verdict").as_deref(), Some("miss"));
+    assert!(explained.field("reason").unwrap().contains("timeline 9"), "{explained:?}");
+    c.con.ok(&["HDEL", "{ct}:w", "source"]);
+    assert_eq!(state(&mut c, "1@0/1"), "miss");
+}
+
 #[test]
 fn at_least_of_another_epoch_compares_epoch_and_lsn_apart() {
     let mut c = Cache::open();
@@ -429,7 +459,7 @@ fn entries_below_the_floor_or_of_another_epoch_are_misses() {
     let version = c.v(100);
     c.con.ok(&["HSET", "{ct}:e:k", "as_of", &version]);
     assert_eq!(c.state("k"), "hit");
-    assert_eq!(dump.len(), 18);
+    assert_eq!(dump.len(), 20);
 }
 
 fn entry(c: &mut Cache, key: &str) -> Vec<String> {
