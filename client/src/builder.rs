@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::adaptive::{LayerTtl, PopularityTtl};
+use crate::adaptive::{LayerTtl, PopularityTtl, RefreshPolicy};
 use crate::cache::Cache;
 use crate::engine::Engine;
 use crate::envelope::Envelope;
@@ -30,6 +30,8 @@ pub(crate) struct Config {
     pub max_share: u64,
     pub layer_ttl: LayerTtl,
     pub popularity: Option<PopularityTtl>,
+    pub refresh: Option<RefreshPolicy>,
+    pub background: usize,
     pub envelope: Envelope,
     pub timeouts: Timeouts,
     pub third: Option<Arc<dyn Layer>>,
@@ -79,6 +81,8 @@ impl Builder {
             max_share: 8,
             layer_ttl: LayerTtl::default(),
             popularity: None,
+            refresh: None,
+            background: 8,
             envelope: Envelope::default(),
             timeouts: Timeouts::default(),
             third: None,
@@ -173,6 +177,30 @@ impl Builder {
     /// TTLs by popularity: what is asked for often is kept longer. Off by default.
     pub fn popularity_ttl(mut self, policy: PopularityTtl) -> Builder {
         self.0.popularity = Some(policy);
+        self
+    }
+
+    /// What is hot and dear is made anew before it expires or becomes stale, in the background, so that nobody waits for it: once among all processes.
+    /// How hot a key is, its copy in memory tells. Off by default.
+    ///
+    /// ```no_run
+    /// # fn example() -> Result<(), cachetag_client::Error> {
+    /// use cachetag_client::{Cache, adaptive::RefreshPolicy};
+    ///
+    /// // In the last fifth of an entry's life, where a miss would make one reader or more wait.
+    /// let policy = RefreshPolicy { window: 0.2, min_readers: 1.0, ..RefreshPolicy::default() };
+    /// let cache = Cache::builder().redis("redis://127.0.0.1/").proactive_refresh(policy).build()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn proactive_refresh(mut self, policy: RefreshPolicy) -> Builder {
+        self.0.refresh = Some(policy);
+        self
+    }
+
+    /// How many entries are made anew in the background at a time: 8. They count among the [`loads`](Builder::loads), too. With 0 there is no refresh.
+    pub fn background_loads(mut self, concurrency: usize) -> Builder {
+        self.0.background = concurrency;
         self
     }
 

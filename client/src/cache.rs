@@ -14,7 +14,7 @@ use crate::engine::{Engine, Remembered, check_key};
 use crate::error::Error;
 use crate::fill::Loader;
 use crate::load::Load;
-use crate::observe::{Event, Observer, Snapshot};
+use crate::observe::{Observer, Snapshot};
 use crate::options::ReadOptions;
 use crate::resilience::Switches;
 use crate::session::Session;
@@ -157,6 +157,22 @@ impl Cache {
         Reader { engine: &self.0, options: session.options(), session: Some(session) }
     }
 
+    /// Loads what will be asked for before it is: on start, and what is bumped while it is hot. See [`warm`](crate::warm).
+    ///
+    /// ```no_run
+    /// # async fn page(key: String) -> Result<Option<String>, std::io::Error> { Ok(None) }
+    /// # async fn example(cache: cachetag_client::Cache) {
+    /// let warming = cache
+    ///     .warming()
+    ///     .loader("page:", |load| async move { load.tag("layout"); page(load.key().to_owned()).await })
+    ///     .start();
+    /// println!("{:?}", warming.warm(["page:home", "page:offers"]).await);
+    /// # }
+    /// ```
+    pub fn warming(&self) -> crate::warm::Builder {
+        crate::warm::Builder::new(Arc::clone(&self.0))
+    }
+
     /// Makes sure that the next read of this key, by whichever process, loads it. To invalidate what depends on a row that changed, nothing needs to be
     /// called at all.
     pub async fn forget(&self, key: &str) -> Result<(), Error> {
@@ -235,7 +251,12 @@ impl Reader<'_> {
     {
         let terms = self.engine.terms(&self.options);
         let spare = match self.engine.remembered(key, &terms) {
-            Remembered::Hit(cached) => return Ok(self.seen(cached)),
+            Remembered::Hit(cached, due) => {
+                if let Some(background) = due {
+                    self.engine.refresh_due(key, Typed::of::<T>(), boxed(loader), background);
+                }
+                return Ok(self.seen(cached));
+            }
             Remembered::Miss(spare) => spare,
         };
         // Boxed: the future of a hit, which is moved about, stays small.
@@ -280,7 +301,7 @@ impl Reader<'_> {
             .collect()
     }
 
-    /// Makes a key anew in the background, if nobody is at it.
+    /// Makes a key anew in the background, if nobody is at it in any process, and if what is loaded can be stored.
     pub fn refresh<T, E, F, R>(&self, key: &str, loader: F)
     where
         T: Value,
@@ -288,7 +309,7 @@ impl Reader<'_> {
         F: FnOnce(Load) -> R + Send + 'static,
         R: Future<Output = Result<Option<T>, E>> + Send + 'static,
     {
-        self.engine.refresh(key, Typed::of::<T>(), boxed(loader), Event::ProactiveRefresh);
+        self.engine.refresh(key, Typed::of::<T>(), boxed(loader));
     }
 
     /// The session has seen it.

@@ -184,6 +184,8 @@ pub(crate) struct Found {
     /// When a layer was asked that vouches for it, or for the first of its parts: it was true no longer ago than `max_lag` before then. `None` for what was
     /// loaded as a whole, after its flight began.
     pub asked: Option<Instant>,
+    /// Whether a layer of this cache has it.
+    pub stored: bool,
 }
 
 impl Found {

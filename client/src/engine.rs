@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cachetag_core::Version;
+use tokio::sync::Semaphore;
 
 use crate::builder::Config;
 use crate::cached::{Cached, Found, Metadata};
@@ -14,9 +15,10 @@ use crate::fill::{Loader, Quest};
 use crate::flight::{Flights, Seat, Terms};
 use crate::l1::{self, Ask, Held, L1, L1Options, Left, Miss, Verdict};
 use crate::l2::{self, Shard};
-use crate::load::{self, Ancestry, Load};
+use crate::load::{self, Load};
 use crate::observe::{Access, Event, Eviction, Layer, MissReason, Observer};
 use crate::options::{AtLeast, ReadOptions};
+use crate::refresh::Background;
 use crate::resilience::{Breaker, Limiter, Switches};
 use crate::shard::Unit;
 
@@ -31,22 +33,24 @@ pub(crate) struct Engine {
     pub third_breaker: Breaker,
     pub flights: Arc<Flights>,
     pub loads: Limiter,
+    /// Loads that nobody waits for.
+    pub background: Arc<Semaphore>,
     pub switches: Switches,
     pub observer: Observer,
 }
 
 /// What the in-process layer says, in the caller's type.
 pub(crate) enum Remembered<T> {
-    /// Served.
-    Hit(Option<Cached<T>>),
+    /// Served; and where the entry is to be made anew behind the caller's back, the right to do it.
+    Hit(Option<Cached<T>>, Option<Background>),
     /// To be asked for elsewhere, and what may be served where that fails.
     Miss(Option<Arc<Held>>),
 }
 
 /// What the in-process layer says.
 pub(crate) enum Recalled {
-    /// A copy that is true up to there.
-    Hit { held: Arc<Held>, valid_to: Version, shard: usize },
+    /// A copy that is true up to there; and when it was judged.
+    Hit { held: Arc<Held>, valid_to: Version, shard: usize, now: Instant },
     /// To be asked for elsewhere, and what may be served where that fails.
     Miss(Option<Arc<Held>>),
 }
@@ -73,7 +77,8 @@ impl Engine {
             let evictions = observer.clone();
             let options = L1Options::new(config.memory)
                 .max_share(config.max_share)
-                .ttl(config.layer_ttl.ttl(Layer::L1, Duration::MAX));
+                .ttl(config.layer_ttl.ttl(Layer::L1, Duration::MAX))
+                .grace(grace(&config));
             L1::new(options.on_left(move |_, _, left| {
                 let eviction = match left {
                     Left::Evicted => Eviction::Size,
@@ -90,6 +95,7 @@ impl Engine {
             third_breaker: Breaker::new(config.breaker),
             flights: Flights::new(),
             loads: Limiter::new(config.loads),
+            background: Arc::new(Semaphore::new(config.background.min(Semaphore::MAX_PERMITS))),
             switches: Switches::default(),
             observer,
             config,
@@ -128,7 +134,7 @@ impl Engine {
         match memory.get(&self.shards[shard].feed, key, &ask) {
             Verdict::Hit { held, valid_to } => {
                 access.hit(Layer::L1, held.what().cost);
-                Recalled::Hit { held, valid_to, shard }
+                Recalled::Hit { held, valid_to, shard, now: ask.now }
             }
             // What is past its best is for Redis to judge: there one caller of all processes gets the lease to make it anew.
             Verdict::Stale { held, .. } => {
@@ -145,10 +151,8 @@ impl Engine {
     /// The same in the caller's type. The tags are handed to the load that this read is part of.
     pub fn remembered<T: Send + Sync + 'static>(&self, key: &str, terms: &Terms) -> Remembered<T> {
         let mut access = self.observer.access(key);
-        // Before it is judged: it is not known to be true any later.
-        let outer = Load::current().map(|load| (load, Instant::now()));
-        let (held, valid_to, shard) = match self.recall(key, terms, &mut access) {
-            Recalled::Hit { held, valid_to, shard } => (held, valid_to, shard),
+        let (held, valid_to, shard, now) = match self.recall(key, terms, &mut access) {
+            Recalled::Hit { held, valid_to, shard, now } => (held, valid_to, shard, now),
             Recalled::Miss(held) => return Remembered::Miss(held),
         };
         let value = match held.what().kind {
@@ -162,10 +166,12 @@ impl Engine {
                 None => return Remembered::Miss(None),
             },
         };
-        if let Some((load, asked)) = outer {
-            load.contains(&Metadata::of(&held, valid_to, false, shard), Some(asked));
+        if let Some(load) = Load::current() {
+            // It was judged after `now`: it is not known to be true any later.
+            load.contains(&Metadata::of(&held, valid_to, false, shard), Some(now));
         }
-        Remembered::Hit(value.map(|value| Cached::held(value, held, valid_to, shard)))
+        let due = self.due(key, &held, now);
+        Remembered::Hit(value.map(|value| Cached::held(value, held, valid_to, shard)), due)
     }
 
     /// One flight brings what memory did not have.
@@ -229,21 +235,6 @@ impl Engine {
         }
     }
 
-    /// Makes a key anew in the background, unless somebody does already.
-    pub fn refresh(self: &Arc<Engine>, key: &str, typed: Typed, loader: Loader, event: Event) {
-        let terms = Terms { fresh: true, ..self.terms(&ReadOptions::new()) };
-        if !self.switches.refreshes_in_background() || check_key(key).is_err() {
-            return;
-        }
-        if let Seat::Pilot(pilot) = self.flights.board(key, None, terms) {
-            self.observer.event(event);
-            // Nobody waits for it, not even the load that it may have been asked for in: it takes a slot like any other.
-            let within = Ancestry::default();
-            let quest = Quest { key: key.into(), shard: self.shard_of(key), typed, terms, within };
-            tokio::spawn(self.clone().lead(quest, loader, None, pilot));
-        }
-    }
-
     /// Drops an entry from all layers.
     pub async fn forget(&self, key: &str) -> Result<(), Error> {
         if let Some(memory) = &self.memory {
@@ -276,6 +267,12 @@ impl Engine {
     pub fn covers(terms: &Terms, version: Version, timeline: Option<u32>) -> bool {
         terms.at_least.is_none_or(|at_least: AtLeast| at_least.is_covered_by(version, timeline))
     }
+}
+
+/// How long memory keeps what has expired: for whom an old value is better than an error, and because how often it was asked for is known of it alone.
+fn grace(config: &Config) -> Duration {
+    let pace = if config.popularity.is_some() || config.refresh.is_some() { 2 * l1::HALF_LIFE } else { Duration::ZERO };
+    config.stale_if_error.unwrap_or_default().max(pace)
 }
 
 pub(crate) fn check_key(key: &str) -> Result<(), Error> {

@@ -8,7 +8,7 @@ use cachetag_core::{Tag, Version};
 use crate::cached::{AnyValue, Found, Metadata, Source};
 use crate::codec::Typed;
 use crate::engine::Engine;
-use crate::fill::{Item, Luggage, Quest};
+use crate::fill::{Item, Luggage, Placed, Quest};
 use crate::flight::Terms;
 use crate::l2::{self, BypassCause, Got, Kind, MissCause, RawEntry, Reading, State, Verdict};
 use crate::observe::{Access, Event, Layer, MissReason};
@@ -38,6 +38,8 @@ pub(crate) struct Judged {
     age: Duration,
     left: Duration,
     fresh_for: Option<Duration>,
+    /// How long it was good for when it was put: until it expires or becomes stale.
+    pub whole: Duration,
 }
 
 impl Judged {
@@ -55,8 +57,16 @@ impl Judged {
             age: entry.age(now_ms),
             left: Duration::from_millis(entry.expires_at.saturating_sub(now_ms)),
             fresh_for: entry.fresh_until.map(|until| Duration::from_millis(until.saturating_sub(now_ms))),
+            whole: Duration::from_millis(
+                entry.expires_at.min(entry.fresh_until.unwrap_or(u64::MAX)).saturating_sub(entry.put_at),
+            ),
             entry,
         })
+    }
+
+    /// How long it is good for from now on: until it expires or becomes stale.
+    pub fn left_fresh(&self) -> Duration {
+        self.fresh_for.map_or(self.left, |fresh| fresh.min(self.left))
     }
 }
 
@@ -99,7 +109,7 @@ impl Engine {
     }
 
     /// Reads an entry by plain commands and judges it.
-    async fn read_entry(&self, unit: &Unit, key: &str, terms: &Terms) -> Result<Judged, MissReason> {
+    pub async fn read_entry(&self, unit: &Unit, key: &str, terms: &Terms) -> Result<Judged, MissReason> {
         let reading = unit.ask(unit.redis.reading(&[key])).await?;
         let judgement = self.judge_many(unit, reading, terms).await.into_iter().next();
         judgement.map_or(Err(MissReason::None), |judgement| judgement.entry)
@@ -186,7 +196,7 @@ impl Engine {
 
     /// Keeps a hit of Redis in memory, too.
     pub fn backfill(&self, key: &str, number: usize, value: AnyValue, judged: Judged, asked: Instant) -> Found {
-        let Judged { entry, tags, valid_to, verified, age, left, fresh_for } = judged;
+        let Judged { entry, tags, valid_to, verified, age, left, fresh_for, whole } = judged;
         let born = Instant::now().checked_sub(age).unwrap_or_else(Instant::now);
         let metadata = Metadata {
             source: Source::Redis,
@@ -210,6 +220,7 @@ impl Engine {
             tags,
             ttl: left,
             fresh_for,
+            whole,
             cost: entry.cost,
             seen: entry.seen,
         };
@@ -218,7 +229,7 @@ impl Engine {
         if value.is_none() {
             self.observer.event(Event::NegativeHit);
         }
-        Found { value, metadata: Arc::new(metadata), asked: Some(asked) }
+        Found { value, metadata: Arc::new(metadata), asked: Some(asked), stored: true }
     }
 
     /// `cachetag_get`, again and again while another process loads.
@@ -315,7 +326,7 @@ impl Engine {
             tags_known: false,
             seen: got.seen,
         };
-        Ok(Found { value, metadata: Arc::new(metadata), asked: Some(asked) })
+        Ok(Found { value, metadata: Arc::new(metadata), asked: Some(asked), stored: true })
     }
 
     /// Asks the third layer. What it has counts only if the feed shows that it is still true.
@@ -383,11 +394,12 @@ impl Engine {
             tags: tags.clone(),
             ttl: left,
             fresh_for: None,
+            whole: left,
             cost,
             seen: stored.seen,
         };
         // Back into the nearer layers, under the version that it has: Redis checks it like any other.
-        if self.put(key, number, &item, None).await {
+        if self.put(key, number, &item, None).await != Placed::Refused {
             self.keep(key, number, &item, None, born);
             self.observer.event(Event::Backfilled);
         }
@@ -406,7 +418,7 @@ impl Engine {
             tags_known: true,
             seen: item.seen,
         };
-        Some(Found { value, metadata: Arc::new(metadata), asked: Some(asked) })
+        Some(Found { value, metadata: Arc::new(metadata), asked: Some(asked), stored: true })
     }
 
     /// Hands a value to the third layer.

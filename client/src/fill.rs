@@ -17,7 +17,7 @@ use crate::engine::Engine;
 use crate::envelope::body_bytes;
 use crate::error::{Error, Kind};
 use crate::flight::{Pilot, Terms};
-use crate::l1::{self, Candidate, Held};
+use crate::l1::{self, Candidate, Held, Life};
 use crate::l2::{self, LeaseGuard, Put, Stored};
 use crate::load::{Ancestry, Load, Plan};
 use crate::observe::{Access, Event, Layer};
@@ -61,9 +61,22 @@ pub(crate) struct Item {
     pub ttl: Duration,
     /// From now on.
     pub fresh_for: Option<Duration>,
+    /// How long it is good for from when it was stored: until it expires or becomes stale.
+    pub whole: Duration,
     pub cost: Duration,
     /// Every commit that its loader may have seen ends here or earlier.
     pub seen: Option<Lsn>,
+}
+
+/// What Redis says to a value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Placed {
+    /// It has it.
+    Stored,
+    /// A tag changed meanwhile, or the token counts no more: no other layer may keep it either.
+    Refused,
+    /// Nothing: it was not asked, or did not answer.
+    Unknown,
 }
 
 /// What a flight takes along from the layers that it asked.
@@ -106,7 +119,7 @@ impl Engine {
     }
 
     /// A token where Redis is not asked for the entry.
-    async fn token(&self, number: usize, terms: &Terms) -> Option<Version> {
+    pub async fn token(&self, number: usize, terms: &Terms) -> Option<Version> {
         let unit = &self.shards[number];
         if let Some(token) = unit.token(terms.max_lag) {
             return Some(token);
@@ -119,7 +132,7 @@ impl Engine {
     }
 
     /// Runs the loader, stores what it returns and falls back to what is old where it fails.
-    async fn load(
+    pub async fn load(
         &self,
         quest: &Quest,
         loader: Loader,
@@ -219,22 +232,25 @@ impl Engine {
                 // A page that contains it must not be stored under its token either.
                 metadata.valid_to = None;
             }
-            return Found { value, metadata: Arc::new(metadata), asked: plan.asked };
+            return Found { value, metadata: Arc::new(metadata), asked: plan.asked, stored: false };
         }
         let Some(payload) = self.encoded(typed, &value) else {
             self.observer.event(Event::StoreFailed);
-            return Found { value, metadata: Arc::new(metadata), asked: plan.asked };
+            return Found { value, metadata: Arc::new(metadata), asked: plan.asked, stored: false };
         };
         metadata.size = payload.len();
         let ttl = self.ttl(key, &value, &plan);
         let fresh_for = plan.fresh_for.or(self.config.fresh_for).filter(|fresh| *fresh < ttl);
         let as_of = plan.as_of.unwrap_or_default();
-        let item = Item { value: value.clone(), payload, as_of, tags, ttl, fresh_for, cost, seen: plan.seen };
-        if self.put(key, number, &item, lease).await {
-            self.keep(key, number, &item, None, Instant::now());
+        let whole = fresh_for.unwrap_or(ttl);
+        let item = Item { value: value.clone(), payload, as_of, tags, ttl, fresh_for, whole, cost, seen: plan.seen };
+        let placed = self.put(key, number, &item, lease).await;
+        let mut stored = placed == Placed::Stored;
+        if placed != Placed::Refused {
+            stored |= self.keep(key, number, &item, None, Instant::now());
             self.put_third(key, item).await;
         }
-        Found { value, metadata: Arc::new(metadata), asked: plan.asked }
+        Found { value, metadata: Arc::new(metadata), asked: plan.asked, stored }
     }
 
     /// How long a value is kept.
@@ -249,9 +265,8 @@ impl Engine {
 
     /// Accesses a second, of late, as far as memory tells.
     fn rate_of(&self, key: &str) -> f64 {
-        let Some(held) = self.memory.as_ref().and_then(|memory| memory.peek(key)) else { return 0.0 };
-        let age = held.what().stored_at.elapsed().as_secs_f64().max(1.0);
-        held.accesses() as f64 / age
+        let held = self.memory.as_ref().and_then(|memory| memory.peek(key));
+        held.map_or(0.0, |held| held.rate(Instant::now()))
     }
 
     /// The payload of a value; empty for an absence.
@@ -266,10 +281,10 @@ impl Engine {
         }
     }
 
-    /// Puts into Redis. False if a tag changed meanwhile: then no other layer may keep it either.
-    pub async fn put(&self, key: &str, number: usize, item: &Item, lease: Option<LeaseGuard>) -> bool {
+    /// Puts into Redis.
+    pub async fn put(&self, key: &str, number: usize, item: &Item, lease: Option<LeaseGuard>) -> Placed {
         if self.switches.bypasses(Layer::L2) {
-            return true;
+            return Placed::Unknown;
         }
         let unit = &self.shards[number];
         let mut put = Put::new(item.payload.clone(), item.as_of, self.config.layer_ttl.ttl(Layer::L2, item.ttl));
@@ -287,7 +302,7 @@ impl Engine {
         match answer {
             Ok(Stored::Stored(_)) => {
                 self.observer.event(Event::Stored);
-                true
+                Placed::Stored
             }
             Ok(Stored::Refused { reason, tag }) => {
                 let event = match reason {
@@ -297,21 +312,21 @@ impl Engine {
                 };
                 self.observer.event(event);
                 tracing::debug!(key, ?reason, ?tag, "Redis refuses a value");
-                false
+                Placed::Refused
             }
             // The feed decides for memory alone.
             Err(_) => {
                 self.observer.event(Event::StoreFailed);
-                true
+                Placed::Unknown
             }
         }
     }
 
-    /// Keeps a copy in memory, if the feed shows that it is still true. `verified` is up to where Redis has vouched for it.
-    pub fn keep(&self, key: &str, number: usize, item: &Item, verified: Option<Version>, stored_at: Instant) {
-        let Some(memory) = &self.memory else { return };
+    /// Keeps a copy in memory, if the feed shows that it is still true; whether it does. `verified` is up to where Redis has vouched for it.
+    pub fn keep(&self, key: &str, number: usize, item: &Item, verified: Option<Version>, stored_at: Instant) -> bool {
+        let Some(memory) = &self.memory else { return false };
         if self.switches.bypasses(Layer::L1) {
-            return;
+            return false;
         }
         let kind = if item.value.is_some() { l1::Kind::Value } else { l1::Kind::Absent };
         let decoded = item.value.clone().unwrap_or_else(|| Arc::new(()));
@@ -325,12 +340,16 @@ impl Engine {
         candidate.fresh_until = item.fresh_for.map(|time| now + time);
         candidate.cost = item.cost;
         candidate.seen = item.seen;
-        if let Err(refused) = memory.admit(&self.shards[number].feed, key, candidate) {
+        let good_for = item.fresh_for.unwrap_or(item.ttl).min(item.ttl);
+        candidate.life = now.checked_add(good_for).map(|ends_at| Life { ends_at, ttl: item.whole });
+        let admitted = memory.admit(&self.shards[number].feed, key, candidate);
+        if let Err(refused) = &admitted {
             tracing::trace!(key, %refused, "the in-process layer does not take a value");
             if matches!(refused, l1::Refused::TooLarge) {
                 self.observer.event(Event::NotAdmitted);
             }
         }
+        admitted.is_ok()
     }
 
     async fn put_third(&self, key: &str, item: Item) {
@@ -354,5 +373,5 @@ fn outdated(held: &Arc<Held>, number: usize) -> Found {
     let what = held.what();
     let value = Some(what.value.clone());
     let metadata = Metadata { stale: true, valid_to: None, ..Metadata::of(held, what.as_of, true, number) };
-    Found { value, metadata: Arc::new(metadata), asked: None }
+    Found { value, metadata: Arc::new(metadata), asked: None, stored: false }
 }

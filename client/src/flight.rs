@@ -177,7 +177,7 @@ mod tests {
             tags_known: true,
             seen: None,
         };
-        Found { value: Some(Arc::new(number)), metadata: Arc::new(metadata), asked: None }
+        Found { value: Some(Arc::new(number)), metadata: Arc::new(metadata), asked: None, stored: true }
     }
 
     fn number(outcome: Option<Outcome>) -> Option<i32> {

@@ -23,11 +23,13 @@ pub mod observe;
 mod options;
 #[cfg(feature = "postgres")]
 pub mod postgres;
+mod refresh;
 pub mod resilience;
 mod session;
 mod shard;
 mod target;
 pub mod third;
+pub mod warm;
 pub mod write;
 
 pub use builder::Builder;

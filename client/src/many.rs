@@ -31,7 +31,7 @@ impl Engine {
         for (i, key) in keys.iter().enumerate() {
             let mut access = self.observer.access(key);
             match self.recall(key, terms, &mut access) {
-                Recalled::Hit { held, valid_to, shard } => {
+                Recalled::Hit { held, valid_to, shard, .. } => {
                     lookups[i].found = Some(Found::held(&held, valid_to, shard));
                 }
                 Recalled::Miss(_) => missing[self.shard_of(key)].push(i),
@@ -179,6 +179,6 @@ impl Found {
     /// A copy of the in-process layer.
     pub(crate) fn held(held: &crate::l1::Held, valid_to: Version, shard: usize) -> Found {
         let value = (held.what().kind == crate::l1::Kind::Value).then(|| held.what().value.clone());
-        Found { value, metadata: Arc::new(Metadata::of(held, valid_to, false, shard)), asked: None }
+        Found { value, metadata: Arc::new(Metadata::of(held, valid_to, false, shard)), asked: None, stored: true }
     }
 }

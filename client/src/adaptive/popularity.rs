@@ -2,9 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-/// How often something is asked for, of late: a count that halves every `half_life`.
+/// How often something is asked for, of late: accesses divided by the time in which they happened. Of both, what is `half_life` ago counts half.
 ///
-/// After steady accesses at rate r the count is `r × half_life ÷ ln 2`; so the rate is `count × ln 2 ÷ half_life`.
+/// The weight of a moment that is t ago is `2^(−t ÷ half_life)`; accesses that are recorded at once are spread over the time since the last record. What
+/// happened at a steady rate thus has that rate from the beginning, however often it is recorded.
 ///
 /// ```
 /// use cachetag_client::adaptive::AccessRate;
@@ -12,19 +13,24 @@ use std::time::{Duration, Instant};
 ///
 /// let half_life = Duration::from_secs(60);
 /// let begin = Instant::now();
+/// let at = |seconds| begin + Duration::from_secs(seconds);
 /// let mut rate = AccessRate::new(begin);
-/// for second in 0..600 {
-///     rate.record(2.0, begin + Duration::from_secs(second), half_life);
-/// }
-/// let at = begin + Duration::from_secs(600);
-/// assert!((rate.per_second(at, half_life) - 2.0).abs() < 0.05);
-/// assert!((rate.per_second(at + half_life, half_life) - 1.0).abs() < 0.05);
+/// rate.record(40, at(20), half_life);
+/// assert!((rate.per_second(at(20), half_life) - 2.0).abs() < 1e-6);
+/// rate.record(20, at(600), half_life);
+/// assert!(rate.per_second(at(600), half_life) < 0.1);
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct AccessRate {
+    /// Accesses, weighted.
     count: f64,
+    /// Seconds in which they happened, weighted alike.
+    seconds: f64,
     at: Instant,
 }
+
+/// Something that was met only just now is judged as if it had been watched for this share of the half-life: one access is not yet a rate.
+const LEAST: f64 = 1.0 / 8.0;
 
 impl AccessRate {
     /// Of something that has not been asked for yet.
@@ -36,22 +42,25 @@ impl AccessRate {
     /// assert_eq!(AccessRate::new(now).per_second(now, Duration::from_secs(60)), 0.0);
     /// ```
     pub fn new(now: Instant) -> AccessRate {
-        AccessRate { count: 0.0, at: now }
+        AccessRate { count: 0.0, seconds: 0.0, at: now }
     }
 
-    /// Counts accesses; more than one at a time where they are sampled.
+    /// Counts accesses that happened since the last record.
     ///
     /// ```
     /// # use cachetag_client::adaptive::AccessRate;
     /// # use std::time::{Duration, Instant};
     /// let now = Instant::now();
     /// let mut rate = AccessRate::new(now);
-    /// rate.record(1.0, now, Duration::from_secs(60));
+    /// rate.record(1, now, Duration::from_secs(60));
     /// assert!(rate.per_second(now, Duration::from_secs(60)) > 0.0);
     /// ```
-    pub fn record(&mut self, accesses: f64, now: Instant, half_life: Duration) {
-        self.count = self.decayed(now, half_life) + accesses;
-        self.at = self.at.max(now);
+    pub fn record(&mut self, accesses: u64, now: Instant, half_life: Duration) {
+        let passed = now.saturating_duration_since(self.at).as_secs_f64();
+        let AccessRate { count, seconds, .. } = self.later(now, half_life);
+        // Of the time since the last record, this share counts; at one moment, all of it.
+        let share = if passed > 0.0 { weight(passed, half_life) / passed } else { 1.0 };
+        *self = AccessRate { count: count + accesses as f64 * share, seconds, at: self.at.max(now) };
     }
 
     /// Accesses a second, of late.
@@ -63,19 +72,35 @@ impl AccessRate {
     /// assert_eq!(AccessRate::new(now).per_second(now, Duration::ZERO), 0.0);
     /// ```
     pub fn per_second(&self, now: Instant, half_life: Duration) -> f64 {
-        let half_life_seconds = half_life.as_secs_f64();
-        if half_life_seconds == 0.0 {
+        if half_life.is_zero() {
             return 0.0;
         }
-        self.decayed(now, half_life) * std::f64::consts::LN_2 / half_life_seconds
+        let later = self.later(now, half_life);
+        later.count / later.seconds.max(half_life.as_secs_f64() * LEAST)
     }
 
-    fn decayed(&self, now: Instant, half_life: Duration) -> f64 {
-        let passed = now.saturating_duration_since(self.at);
-        if passed.is_zero() || half_life.is_zero() {
-            return self.count;
+    /// As of now, if there was no access since.
+    fn later(&self, now: Instant, half_life: Duration) -> AccessRate {
+        let passed = now.saturating_duration_since(self.at).as_secs_f64();
+        if passed == 0.0 || half_life.is_zero() {
+            return *self;
         }
-        self.count * (-passed.as_secs_f64() / half_life.as_secs_f64()).exp2()
+        let left = (-passed / half_life.as_secs_f64()).exp2();
+        AccessRate {
+            count: self.count * left,
+            seconds: self.seconds * left + weight(passed, half_life),
+            at: self.at.max(now),
+        }
+    }
+}
+
+/// The weight of the last so many seconds: the integral of `2^(−t ÷ half_life)` over them.
+fn weight(seconds: f64, half_life: Duration) -> f64 {
+    let half_life = half_life.as_secs_f64();
+    if half_life == 0.0 {
+        0.0
+    } else {
+        -(-seconds / half_life * std::f64::consts::LN_2).exp_m1() * half_life / std::f64::consts::LN_2
     }
 }
 
@@ -138,7 +163,7 @@ mod tests {
             seconds += -(1.0 - rng.f64()).ln() / 5.0;
             let now = begin + Duration::from_secs_f64(seconds);
             estimates += if n >= 10_000 { rate.per_second(now, half_life) } else { 0.0 };
-            rate.record(1.0, now, half_life);
+            rate.record(1, now, half_life);
         }
         let mean = estimates / 40_000.0;
         assert!((mean - 5.0).abs() < 0.15, "{mean}");
@@ -153,13 +178,32 @@ mod tests {
             prop_assert!(ttl.ttl(b) <= ttl.ttl(b * 2.0));
         }
 
+        /// However it is cut into records, a steady rate is that rate.
+        #[test]
+        fn a_steady_rate_is_found(rate in 1u64..50, steps in proptest::collection::vec(1u64..100, 1..30), half_life in 1u64..500) {
+            let half_life = Duration::from_secs(half_life);
+            let begin = Instant::now();
+            let (mut known, mut at) = (AccessRate::new(begin), begin);
+            let least = half_life.as_secs_f64() * LEAST;
+            for seconds in steps {
+                at += Duration::from_secs(seconds);
+                known.record(rate * seconds, at, half_life);
+                let found = known.per_second(at, half_life);
+                if at - begin > Duration::from_secs_f64(2.0 * least) {
+                    prop_assert!((found - rate as f64).abs() < 1e-6 * rate as f64, "{} instead of {}", found, rate);
+                } else {
+                    prop_assert!(found <= rate as f64 * 1.000_001);
+                }
+            }
+        }
+
         /// A clock that seems to go back (another thread's reading) neither panics nor inflates the count.
         #[test]
         fn any_order_of_times_is_harmless(offsets in proptest::collection::vec(0u64..1000, 1..50)) {
             let begin = Instant::now();
             let mut rate = AccessRate::new(begin);
             for &offset in &offsets {
-                rate.record(1.0, begin + Duration::from_secs(offset), Duration::from_secs(60));
+                rate.record(1, begin + Duration::from_secs(offset), Duration::from_secs(60));
             }
             prop_assert!(rate.count <= offsets.len() as f64);
         }

@@ -58,6 +58,18 @@ pub enum Verdict {
 }
 
 impl RefreshPolicy {
+    /// The first of the three questions, which needs no more than the time that is left: is the entry near its expiry?
+    ///
+    /// ```
+    /// # use cachetag_client::adaptive::RefreshPolicy;
+    /// # use std::time::Duration;
+    /// let second = Duration::from_secs(1);
+    /// assert!(RefreshPolicy::default().is_near(6 * second, 60 * second) && !RefreshPolicy::default().is_near(7 * second, 60 * second));
+    /// ```
+    pub fn is_near(&self, remaining: Duration, ttl: Duration) -> bool {
+        remaining.as_secs_f64() <= self.window * ttl.as_secs_f64()
+    }
+
     /// What to do with an entry that lives for `remaining` of its `ttl`, took `cost` to load and is asked for `per_second` times a second.
     ///
     /// ```
@@ -68,7 +80,7 @@ impl RefreshPolicy {
     /// ```
     pub fn judge(&self, remaining: Duration, ttl: Duration, cost: Duration, per_second: f64) -> Verdict {
         let rate = per_second.max(0.0);
-        if remaining.as_secs_f64() > self.window * ttl.as_secs_f64() {
+        if !self.is_near(remaining, ttl) {
             Verdict::NotYet
         } else if 1.0 - (-rate * ttl.as_secs_f64()).exp() < self.min_use {
             Verdict::TooRare

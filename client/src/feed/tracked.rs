@@ -62,6 +62,12 @@ impl Tracked {
         self.states.len()
     }
 
+    /// The position of the last bump since, hard or soft.
+    pub fn bumped(&self) -> Option<u64> {
+        let last = self.states.iter().map(|state| state.bumps()).map(|bumps| bumps.hard.max(bumps.soft)).max();
+        last.filter(|last| *last > self.known_to.lsn.0)
+    }
+
     /// What happened to the tags since, up to the position of any view that was loaded before this call.
     pub fn touch(&self) -> Touch {
         let known_to = self.known_to.lsn.0;

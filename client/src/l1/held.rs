@@ -3,12 +3,16 @@
 use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use cachetag_core::{Lsn, Tag, Version};
 
+use crate::adaptive::AccessRate;
 use crate::feed::Tracked;
+
+/// Accesses that are this long ago count half in [`Held::rate`].
+pub(crate) const HALF_LIFE: Duration = Duration::from_secs(60);
 
 /// A decoded value, of whatever type.
 pub type Decoded = Arc<dyn Any + Send + Sync>;
@@ -72,6 +76,17 @@ pub struct Candidate {
     pub seen: Option<Lsn>,
     /// Bytes that it takes, about.
     pub size: usize,
+    /// How long the entry lives that it is a copy of, which may be longer than the copy does.
+    pub life: Option<Life>,
+}
+
+/// The life of an entry, for deciding whether it is worth making anew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Life {
+    /// When it ends, or becomes stale.
+    pub ends_at: Instant,
+    /// The whole of it.
+    pub ttl: Duration,
 }
 
 impl Candidate {
@@ -90,6 +105,7 @@ impl Candidate {
             cost: Duration::ZERO,
             seen: None,
             size,
+            life: None,
         }
     }
 
@@ -118,6 +134,12 @@ pub struct Held {
     pub(super) what: Candidate,
     pub(super) tracked: Tracked,
     pub(super) accesses: AtomicU64,
+    /// So many of the accesses were of the copies before it.
+    pub(super) inherited: u64,
+    /// How often it was asked for, as of when this copy came in.
+    pub(super) pace: AccessRate,
+    /// Whether somebody has set out to make the entry anew because of this copy.
+    pub(super) claimed: AtomicBool,
 }
 
 impl Held {
@@ -134,6 +156,27 @@ impl Held {
     /// The generation of the feed that it was registered under.
     pub fn generation(&self) -> u64 {
         self.tracked.generation()
+    }
+
+    /// Accesses a second, of late, of this copy and of those that it took the place of.
+    pub fn rate(&self, now: Instant) -> f64 {
+        self.paced(now).per_second(now, HALF_LIFE)
+    }
+
+    pub(super) fn paced(&self, now: Instant) -> AccessRate {
+        let mut pace = self.pace;
+        pace.record(self.accesses().saturating_sub(self.inherited), now, HALF_LIFE);
+        pace
+    }
+
+    /// The position of the last bump of its tags since it was true.
+    pub(crate) fn bumped(&self) -> Option<u64> {
+        self.tracked.bumped()
+    }
+
+    /// Whether the caller is the first to want the entry made anew because of this copy.
+    pub(crate) fn claim(&self) -> bool {
+        !self.claimed.swap(true, Ordering::Relaxed)
     }
 
     /// How often it, or what it replaced, was a hit.

@@ -16,7 +16,7 @@ mod tests;
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use moka::Expiry;
@@ -24,9 +24,11 @@ use moka::notification::RemovalCause;
 use moka::ops::compute::Op;
 use moka::sync::Cache;
 
+use crate::adaptive::AccessRate;
 use crate::feed::Feed;
 
-pub use held::{Candidate, Decoded, Held, Kind, Origin};
+pub(crate) use held::HALF_LIFE;
+pub use held::{Candidate, Decoded, Held, Kind, Life, Origin};
 pub use options::{L1Options, Left, OnLeft};
 pub use verdict::{Ask, Miss, Refused, Staleness, Verdict};
 
@@ -116,14 +118,25 @@ impl L1 {
         }
         what.expires_at = now.checked_add(self.ttl).map_or(what.expires_at, |until| until.min(what.expires_at));
         let tracked = feed.track(&what.tags, what.as_of, what.verified)?;
-        let mut held = Held { what, tracked, accesses: AtomicU64::new(0) };
+        let mut held = Held {
+            what,
+            tracked,
+            accesses: AtomicU64::new(0),
+            inherited: 0,
+            pace: AccessRate::new(now),
+            claimed: AtomicBool::new(false),
+        };
         if weight(key, &held) > self.largest {
             return Err(Refused::TooLarge);
         }
         let mut new = None;
         // Whichever of two callers comes last, what is there is true: both were checked, and their states are bumped from then on.
         self.store.entry(Arc::from(key)).and_compute_with(|old| {
-            held.accesses = AtomicU64::new(old.map_or(0, |old| old.value().accesses()));
+            if let Some(old) = old {
+                held.inherited = old.value().accesses();
+                held.accesses = AtomicU64::new(held.inherited);
+                held.pace = old.value().paced(now);
+            }
             let held = Arc::new(held);
             new = Some(Arc::clone(&held));
             Op::Put(held)

@@ -288,6 +288,32 @@ fn what_was_loaded_does_not_depend_on_who_asks() {
     assert!(l1.remove("k").is_some() && l1.remove("k").is_none() && l1.peek("k").is_none());
 }
 
+/// The accesses of former copies happened in their time, not in that of the present one.
+#[test]
+fn a_rate_is_of_the_time_in_which_the_accesses_happened() {
+    let (rig, l1) = (Rig::new(100), layer());
+    let begin = Instant::now();
+    let at = |seconds| begin + Duration::from_secs(seconds);
+    let refill = |second| {
+        let mut candidate = candidate(rig.v(100), &["p:1"]);
+        (candidate.stored_at, candidate.expires_at) = (at(second), at(second) + TTL);
+        l1.admit_at(&rig.feed, "k", candidate, at(second)).unwrap();
+    };
+    let accesses = |n| (0..n).for_each(|_| assert!(matches!(l1.get(&rig.feed, "k", &ask()), Verdict::Hit { .. })));
+    let rate = |second| l1.peek("k").unwrap().rate(at(second));
+    refill(0);
+    for minute in 1..=10 {
+        accesses(120);
+        refill(minute * 60);
+        assert!((rate(minute * 60 + 1) - 2.0).abs() < 0.1, "{} in minute {minute}", rate(minute * 60 + 1));
+    }
+    accesses(120);
+    assert!((rate(660) - 2.0).abs() < 0.1, "{}", rate(660));
+    refill(660);
+    assert!(rate(660 + 600) < 0.01, "what nobody asks for any more fades: {}", rate(1260));
+    assert_eq!(l1.peek("k").unwrap().accesses(), 11 * 120);
+}
+
 #[test]
 fn the_hottest_are_known_over_a_refill() {
     let (rig, l1) = (Rig::new(100), layer());

@@ -38,6 +38,7 @@ mod error;
 mod explain;
 mod fast;
 mod get;
+mod hot;
 mod lease;
 mod put;
 mod reply;

@@ -26,8 +26,10 @@ names! {
         NegativeHit = "negative_hit",
         /// An entry was made anew before its expiry, by chance.
         EarlyRefresh = "early_refresh",
-        /// An entry was made anew before its expiry, by cost and popularity.
+        /// An entry was made anew in the background: before its expiry, by cost and popularity, or by a call.
         ProactiveRefresh = "proactive_refresh",
+        /// A refresh was left to another process, which is at it or has done it.
+        RefreshLeft = "refresh_left",
         /// An entry was made anew because a tag was bumped while it was hot.
         WarmRefresh = "warm_refresh",
         /// A nearer layer got a copy on the way back.

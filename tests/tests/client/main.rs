@@ -1,6 +1,9 @@
 //! The Rust client on real servers: rows are changed by plain SQL, and what the cache serves is compared with what the database says.
 
 mod consistency;
+mod examples;
 mod layers;
 mod loading;
+mod refresh;
 mod trial;
+mod warming;
