@@ -148,7 +148,8 @@ impl Load {
         }
     }
 
-    /// The value depends on all of these.
+    /// The value depends on all of these. Redis takes 4,096 tags for a value; one with more is kept in memory alone. A family tag such as `product:*` stands
+    /// for any number of them.
     pub fn tags<T: IntoTag>(&self, tags: impl IntoIterator<Item = T>) -> &Load {
         tags.into_iter().for_each(|tag| {
             self.tag(tag);
