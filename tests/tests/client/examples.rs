@@ -117,7 +117,8 @@ async fn the_shop_is_never_wrong_for_its_users() {
     assert_eq!((&*status, &*source), ("200 OK", "Loader"));
     assert!(page.contains("<h1>Product 7</h1><p>17.00</p>") && page.contains("Product 17</a>"), "{page}");
     assert_eq!(bob.send(here, "GET", "/product/7", "").await.1, "Memory");
-    assert_eq!(bob.send(there, "GET", "/product/7", "").await.1, "Redis");
+    // Without a cookie: who has seen a page may have to wait for the watermark until another server may answer from its cache.
+    assert_eq!(Browser::default().send(there, "GET", "/product/7", "").await.1, "Redis");
     for (n, at) in [here, there, here, there].into_iter().enumerate() {
         let price = format!("{}.50", 20 + n);
         assert_eq!(ann.send(here, "POST", "/product/7/price", &price).await.0, "200 OK");
@@ -154,8 +155,8 @@ async fn the_shop_is_never_wrong_for_its_users() {
     let (next, address, _) = open().await;
     let warming = Arc::new(next.warm());
     let report = warming.warm_last_run().await.expect("read");
-    assert!(report.failed.is_empty() && report.warmed >= 1, "{report:?}");
-    assert_eq!(bob.send(address, "GET", "/product/7", "").await.1, "Memory");
+    assert!(report.warmed >= 1 && report.failed.is_empty() && report.not_stored.is_empty(), "{report:?}");
+    assert_eq!(Browser::default().send(address, "GET", "/product/7", "").await.1, "Memory");
     tokio::time::timeout(Duration::from_secs(30), next.cache.forget("page:7"))
         .await
         .expect("in time")
