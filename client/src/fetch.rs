@@ -98,8 +98,18 @@ impl Engine {
                     Err(reason) => tracing::trace!(key, %reason, "not a hit by plain commands"),
                 }
             }
-            if let Some(found) = self.get(quest, luggage, access).await {
-                return Some(found);
+            if let Some((found, refresh)) = self.get(quest, luggage, access).await {
+                // In between Redis has got to what is asked for. Once more by plain commands, or what contains this could not be stored.
+                if nested
+                    && !refresh
+                    && !found.metadata.stale
+                    && let asked = Instant::now()
+                    && let Ok(judged) = self.read_entry(unit, key, terms).await
+                    && let Ok(value) = self.value_of(&judged.entry, typed)
+                {
+                    return Some((self.backfill(key, number, value, judged, asked), false));
+                }
+                return Some((found, refresh));
             }
         }
         let found = self.ask_third(key, number, terms, typed, access).await?;
@@ -117,8 +127,15 @@ impl Engine {
     pub async fn judge_many(&self, unit: &Unit, reading: Reading, terms: &Terms) -> Vec<Judgement> {
         let Reading { state, now_ms, entries } = reading;
         let conditions = l2::Terms { max_lag: Some(terms.max_lag), at_least: terms.at_least };
+        let timeline = state.timeline();
+        // Where the feed does not reach the commit that is asked for, and Redis does, the tags in Redis are asked.
+        let is_ahead = state.watermark.is_some_and(|watermark| Engine::covers(terms, watermark, timeline));
+        let vouch = |entry: &RawEntry| match unit.vouch(entry, terms.max_lag) {
+            Ok(valid_to) if is_ahead && !Engine::covers(terms, valid_to, timeline) => Err(MissReason::Lag),
+            vouched => vouched,
+        };
         let vouched: Vec<Option<Result<Version, MissReason>>> =
-            entries.iter().map(|entry| entry.as_ref().map(|entry| unit.vouch(entry, terms.max_lag))).collect();
+            entries.iter().map(|entry| entry.as_ref().map(vouch)).collect();
         let is_open = |vouched: &Option<Result<Version, MissReason>>| {
             matches!(vouched, Some(Err(MissReason::Feed | MissReason::Lag)))
         };
@@ -140,7 +157,6 @@ impl Engine {
             _ => None,
         };
         // A token only where Redis vouches for something at all.
-        let timeline = state.timeline();
         let token = match l2::judge(None, &state, &[], now_ms, &l2::Terms { at_least: None, ..conditions }) {
             Verdict::Bypass(_) => None,
             _ => state.watermark,
@@ -152,7 +168,7 @@ impl Engine {
                 (Some(entry), Some(Ok(valid_to))) if Engine::covers(terms, *valid_to, timeline) => {
                     l2::judge_unmoved(entry, &state, now_ms, &l2::Terms { at_least: None, ..conditions })
                 }
-                // Redis may have got to the commit that is asked for, and to its bump, before the feed.
+                // Neither is there yet.
                 (Some(_), Some(Ok(_))) => Verdict::Miss(MissCause::AtLeast),
                 (Some(entry), Some(Err(MissReason::Feed | MissReason::Lag))) => {
                     let found: Vec<_> = entry.keys().map(value_of).collect();
