@@ -4,25 +4,17 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use serde::Serialize;
-use serde::de::DeserializeOwned;
-
 use crate::builder::Builder;
-use crate::cached::{AnyValue, Cached};
-use crate::codec::Typed;
-use crate::engine::{Engine, Remembered, check_key};
+use crate::cached::Cached;
+use crate::engine::{Engine, check_key};
 use crate::error::Error;
-use crate::fill::Loader;
 use crate::load::Load;
+use crate::loader::{LoaderError, LoaderFuture, Value};
 use crate::observe::{Observer, Snapshot};
 use crate::options::ReadOptions;
+use crate::reader::Reader;
 use crate::resilience::Switches;
 use crate::session::Session;
-
-/// What can be cached: anything that serde knows, and that threads can share.
-pub trait Value: Serialize + DeserializeOwned + Send + Sync + 'static {}
-
-impl<T: Serialize + DeserializeOwned + Send + Sync + 'static> Value for T {}
 
 /// A cache with a layer in this process and one in Redis, each hit of which is provably true. Cheap to clone; clones are the same cache.
 ///
@@ -69,13 +61,11 @@ impl Cache {
     ///
     /// The loader runs in a task of its own, so dropping this future does not disturb those who wait for the same key. Its error is handed
     /// to all of them and stored nowhere. It must query the database itself, after it was called: not from a snapshot that is older.
-    pub async fn get_or_load<T, E, F, R>(&self, key: &str, loader: F) -> Result<Cached<T>, Error>
-    where
-        T: Value,
-        E: Into<Box<dyn std::error::Error + Send + Sync>>,
-        F: FnOnce(Load) -> R + Send + 'static,
-        R: Future<Output = Result<T, E>> + Send + 'static,
-    {
+    pub async fn get_or_load<T: Value, E: LoaderError, R: LoaderFuture<T, E>>(
+        &self,
+        key: &str,
+        loader: impl FnOnce(Load) -> R + Send + 'static,
+    ) -> Result<Cached<T>, Error> {
         self.with(ReadOptions::new()).get_or_load(key, loader).await
     }
 
@@ -94,13 +84,11 @@ impl Cache {
     /// # Ok(())
     /// # }
     /// ```
-    pub async fn get_or_load_optional<T, E, F, R>(&self, key: &str, loader: F) -> Result<Option<Cached<T>>, Error>
-    where
-        T: Value,
-        E: Into<Box<dyn std::error::Error + Send + Sync>>,
-        F: FnOnce(Load) -> R + Send + 'static,
-        R: Future<Output = Result<Option<T>, E>> + Send + 'static,
-    {
+    pub async fn get_or_load_optional<T: Value, E: LoaderError, R: LoaderFuture<Option<T>, E>>(
+        &self,
+        key: &str,
+        loader: impl FnOnce(Load) -> R + Send + 'static,
+    ) -> Result<Option<Cached<T>>, Error> {
         self.with(ReadOptions::new()).get_or_load_optional(key, loader).await
     }
 
@@ -125,14 +113,11 @@ impl Cache {
     /// # Ok(())
     /// # }
     /// ```
-    pub async fn get_many<T, E, K, F, R>(&self, keys: &[K], loader: F) -> Result<Vec<Option<Cached<T>>>, Error>
-    where
-        T: Value,
-        E: Into<Box<dyn std::error::Error + Send + Sync>>,
-        K: AsRef<str> + Sync,
-        F: FnOnce(Vec<Load>) -> R,
-        R: Future<Output = Result<Vec<Option<T>>, E>>,
-    {
+    pub async fn get_many<T: Value, E: LoaderError, R: Future<Output = Result<Vec<Option<T>>, E>>>(
+        &self,
+        keys: &[impl AsRef<str> + Sync],
+        loader: impl FnOnce(Vec<Load>) -> R,
+    ) -> Result<Vec<Option<Cached<T>>>, Error> {
         self.with(ReadOptions::new()).get_many(keys, loader).await
     }
 
@@ -149,12 +134,12 @@ impl Cache {
     /// # }
     /// ```
     pub fn with(&self, options: ReadOptions) -> Reader<'_> {
-        Reader { engine: &self.0, options, session: None }
+        Reader::new(&self.0, options, None)
     }
 
     /// Reads of one user, who sees what that user has written and never goes back.
     pub fn session<'a>(&'a self, session: &'a Session) -> Reader<'a> {
-        Reader { engine: &self.0, options: session.options(), session: Some(session) }
+        Reader::new(&self.0, session.options(), Some(session))
     }
 
     /// Loads what will be asked for before it is: on start, and what is bumped while it is hot. See [`warm`](crate::warm).
@@ -205,140 +190,4 @@ impl Cache {
     pub fn observer(&self) -> &Observer {
         &self.0.observer
     }
-}
-
-/// Reads under options of their own: [`Cache::with`], [`Cache::session`].
-#[derive(Clone, Copy)]
-pub struct Reader<'a> {
-    pub(crate) engine: &'a Arc<Engine>,
-    options: ReadOptions,
-    session: Option<&'a Session>,
-}
-
-impl fmt::Debug for Reader<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Reader").field("options", &self.options).finish_non_exhaustive()
-    }
-}
-
-impl Reader<'_> {
-    /// As [`Cache::get_or_load`].
-    pub async fn get_or_load<T, E, F, R>(&self, key: &str, loader: F) -> Result<Cached<T>, Error>
-    where
-        T: Value,
-        E: Into<Box<dyn std::error::Error + Send + Sync>>,
-        F: FnOnce(Load) -> R + Send + 'static,
-        R: Future<Output = Result<T, E>> + Send + 'static,
-    {
-        let loader = move |load| {
-            let loading = loader(load);
-            async move { loading.await.map(Some) }
-        };
-        match self.get_or_load_optional(key, loader).await? {
-            Some(cached) => Ok(cached),
-            // A stored absence, of a caller for whom the key may have no value.
-            None => Err(Error::absent(key)),
-        }
-    }
-
-    /// As [`Cache::get_or_load_optional`].
-    pub async fn get_or_load_optional<T, E, F, R>(&self, key: &str, loader: F) -> Result<Option<Cached<T>>, Error>
-    where
-        T: Value,
-        E: Into<Box<dyn std::error::Error + Send + Sync>>,
-        F: FnOnce(Load) -> R + Send + 'static,
-        R: Future<Output = Result<Option<T>, E>> + Send + 'static,
-    {
-        let terms = self.engine.terms(&self.options);
-        let spare = match self.engine.remembered(key, &terms) {
-            Remembered::Hit(cached, due) => {
-                if let Some(background) = due {
-                    self.engine.refresh_due(key, Typed::of::<T>(), boxed(loader), background);
-                }
-                return Ok(self.seen(cached));
-            }
-            Remembered::Miss(spare) => spare,
-        };
-        // Boxed: the future of a hit, which is moved about, stays small.
-        let found = Box::pin(self.engine.fly(key, terms, Typed::of::<T>(), boxed(loader), spare)).await?;
-        match found.typed() {
-            Some(cached) => Ok(self.seen(cached)),
-            None => {
-                Err(Error::configuration("get_or_load", format!("{key:?} was loaded as another type at the same time")))
-            }
-        }
-    }
-
-    /// As [`Cache::get`].
-    pub async fn get<T: Value>(&self, key: &str) -> Option<Option<Cached<T>>> {
-        let found = self.engine.find_many(&[key], &self.engine.terms(&self.options), Typed::of::<T>()).await;
-        let found = found.into_iter().next()?.found?;
-        found.typed().map(|cached| self.seen(cached))
-    }
-
-    /// As [`Cache::get_many`].
-    pub async fn get_many<T, E, K, F, R>(&self, keys: &[K], loader: F) -> Result<Vec<Option<Cached<T>>>, Error>
-    where
-        T: Value,
-        E: Into<Box<dyn std::error::Error + Send + Sync>>,
-        K: AsRef<str> + Sync,
-        F: FnOnce(Vec<Load>) -> R,
-        R: Future<Output = Result<Vec<Option<T>>, E>>,
-    {
-        let names: Vec<&str> = keys.iter().map(AsRef::as_ref).collect();
-        let load = |loads| async move {
-            let values = loader(loads).await.map_err(|error| Error::loader(error))?;
-            Ok(values.into_iter().map(|value| value.map(|value| Arc::new(value) as _)).collect())
-        };
-        let found = self.engine.get_many(&names, &self.engine.terms(&self.options), Typed::of::<T>(), load).await?;
-        found
-            .iter()
-            .zip(names)
-            .map(|(found, key)| match found.typed() {
-                Some(cached) => Ok(self.seen(cached)),
-                None => Err(Error::configuration("get_many", format!("{key:?} is held as another type"))),
-            })
-            .collect()
-    }
-
-    /// Makes a key anew in the background, if nobody is at it in any process, and if what is loaded can be stored.
-    pub fn refresh<T, E, F, R>(&self, key: &str, loader: F)
-    where
-        T: Value,
-        E: Into<Box<dyn std::error::Error + Send + Sync>>,
-        F: FnOnce(Load) -> R + Send + 'static,
-        R: Future<Output = Result<Option<T>, E>> + Send + 'static,
-    {
-        self.engine.refresh(key, Typed::of::<T>(), boxed(loader));
-    }
-
-    /// The session has seen it.
-    fn seen<T>(&self, cached: Option<Cached<T>>) -> Option<Cached<T>> {
-        if let (Some(session), Some(cached)) = (self.session, &cached) {
-            let known = cached.metadata();
-            if let Some(version) = known.as_of.or(known.valid_to) {
-                session.saw(version.into());
-            }
-            if let Some(position) = known.seen {
-                session.saw(position.into());
-            }
-        }
-        cached
-    }
-}
-
-/// A loader of any type.
-pub(crate) fn boxed<T, E, F, R>(loader: F) -> Loader
-where
-    T: Value,
-    E: Into<Box<dyn std::error::Error + Send + Sync>>,
-    F: FnOnce(Load) -> R + Send + 'static,
-    R: Future<Output = Result<Option<T>, E>> + Send + 'static,
-{
-    Box::new(move |load| {
-        Box::pin(async move {
-            let value = loader(load).await.map_err(|error| Error::loader(error))?;
-            Ok(value.map(|value| Arc::new(value) as Arc<dyn std::any::Any + Send + Sync>) as AnyValue)
-        })
-    })
 }

@@ -46,11 +46,29 @@ pub struct Metadata {
 }
 
 impl Metadata {
+    /// Of a value of which no more is known than where it came from, just now.
+    pub(crate) fn new(source: Source, shard: usize) -> Metadata {
+        Metadata {
+            source,
+            as_of: None,
+            valid_to: None,
+            tags: Arc::from([]),
+            born: Instant::now(),
+            cost: Duration::ZERO,
+            size: 0,
+            accesses: 0,
+            stale: false,
+            confidence: 1.0,
+            shard,
+            tags_known: true,
+            seen: None,
+        }
+    }
+
     /// Of a copy of the in-process layer.
     pub(crate) fn of(held: &Held, valid_to: Version, stale: bool, shard: usize) -> Metadata {
         let what = held.what();
         Metadata {
-            source: Source::Memory,
             as_of: Some(what.as_of),
             valid_to: Some(valid_to),
             tags: what.tags.clone(),
@@ -59,10 +77,8 @@ impl Metadata {
             size: what.size,
             accesses: held.accesses(),
             stale,
-            confidence: 1.0,
-            shard,
-            tags_known: true,
             seen: what.seen,
+            ..Metadata::new(Source::Memory, shard)
         }
     }
 

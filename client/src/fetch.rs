@@ -1,20 +1,18 @@
 //! Asking the layers behind memory: Redis, and the third one.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use cachetag_core::{Tag, Version};
 
 use crate::cached::{AnyValue, Found, Metadata, Source};
 use crate::codec::Typed;
 use crate::engine::Engine;
-use crate::fill::{Item, Luggage, Placed, Quest};
+use crate::fill::{Item, Luggage, Quest};
 use crate::flight::Terms;
 use crate::l2::{self, BypassCause, Got, Kind, MissCause, RawEntry, Reading, State, Verdict};
 use crate::observe::{Access, Event, Layer, MissReason};
-use crate::resilience::with_timeout;
 use crate::shard::{Unit, decode};
-use crate::third;
 
 /// First wait for another process's load; doubles up to the longest.
 const FIRST_WAIT: Duration = Duration::from_millis(2);
@@ -100,8 +98,18 @@ impl Engine {
                     Err(reason) => tracing::trace!(key, %reason, "not a hit by plain commands"),
                 }
             }
-            if let Some(found) = self.get(quest, luggage, access).await {
-                return Some(found);
+            if let Some((found, refresh)) = self.get(quest, luggage, access).await {
+                // In between Redis has got to what is asked for. Once more by plain commands, or what contains this could not be stored.
+                if nested
+                    && !refresh
+                    && !found.metadata.stale
+                    && let asked = Instant::now()
+                    && let Ok(judged) = self.read_entry(unit, key, terms).await
+                    && let Ok(value) = self.value_of(&judged.entry, typed)
+                {
+                    return Some((self.backfill(key, number, value, judged, asked), false));
+                }
+                return Some((found, refresh));
             }
         }
         let found = self.ask_third(key, number, terms, typed, access).await?;
@@ -119,8 +127,15 @@ impl Engine {
     pub async fn judge_many(&self, unit: &Unit, reading: Reading, terms: &Terms) -> Vec<Judgement> {
         let Reading { state, now_ms, entries } = reading;
         let conditions = l2::Terms { max_lag: Some(terms.max_lag), at_least: terms.at_least };
+        let timeline = state.timeline();
+        // Where the feed does not reach the commit that is asked for, and Redis does, the tags in Redis are asked.
+        let is_ahead = state.watermark.is_some_and(|watermark| Engine::covers(terms, watermark, timeline));
+        let vouch = |entry: &RawEntry| match unit.vouch(entry, terms.max_lag) {
+            Ok(valid_to) if is_ahead && !Engine::covers(terms, valid_to, timeline) => Err(MissReason::Lag),
+            vouched => vouched,
+        };
         let vouched: Vec<Option<Result<Version, MissReason>>> =
-            entries.iter().map(|entry| entry.as_ref().map(|entry| unit.vouch(entry, terms.max_lag))).collect();
+            entries.iter().map(|entry| entry.as_ref().map(vouch)).collect();
         let is_open = |vouched: &Option<Result<Version, MissReason>>| {
             matches!(vouched, Some(Err(MissReason::Feed | MissReason::Lag)))
         };
@@ -142,7 +157,6 @@ impl Engine {
             _ => None,
         };
         // A token only where Redis vouches for something at all.
-        let timeline = state.timeline();
         let token = match l2::judge(None, &state, &[], now_ms, &l2::Terms { at_least: None, ..conditions }) {
             Verdict::Bypass(_) => None,
             _ => state.watermark,
@@ -154,7 +168,7 @@ impl Engine {
                 (Some(entry), Some(Ok(valid_to))) if Engine::covers(terms, *valid_to, timeline) => {
                     l2::judge_unmoved(entry, &state, now_ms, &l2::Terms { at_least: None, ..conditions })
                 }
-                // Redis may have got to the commit that is asked for, and to its bump, before the feed.
+                // Neither is there yet.
                 (Some(_), Some(Ok(_))) => Verdict::Miss(MissCause::AtLeast),
                 (Some(entry), Some(Err(MissReason::Feed | MissReason::Lag))) => {
                     let found: Vec<_> = entry.keys().map(value_of).collect();
@@ -198,21 +212,6 @@ impl Engine {
     pub fn backfill(&self, key: &str, number: usize, value: AnyValue, judged: Judged, asked: Instant) -> Found {
         let Judged { entry, tags, valid_to, verified, age, left, fresh_for, whole } = judged;
         let born = Instant::now().checked_sub(age).unwrap_or_else(Instant::now);
-        let metadata = Metadata {
-            source: Source::Redis,
-            as_of: Some(entry.as_of),
-            valid_to: Some(valid_to),
-            tags: tags.clone(),
-            born,
-            cost: entry.cost,
-            size: entry.payload.len(),
-            accesses: 0,
-            stale: false,
-            confidence: 1.0,
-            shard: number,
-            tags_known: true,
-            seen: entry.seen,
-        };
         let item = Item {
             value: value.clone(),
             payload: entry.payload,
@@ -229,7 +228,7 @@ impl Engine {
         if value.is_none() {
             self.observer.event(Event::NegativeHit);
         }
-        Found { value, metadata: Arc::new(metadata), asked: Some(asked), stored: true }
+        item.found(Source::Redis, valid_to, born, number, asked)
     }
 
     /// `cachetag_get`, again and again while another process loads.
@@ -312,134 +311,15 @@ impl Engine {
         }
         let born = got.age.and_then(|age| Instant::now().checked_sub(age)).unwrap_or_else(Instant::now);
         let metadata = Metadata {
-            source: Source::Redis,
-            as_of: None,
             valid_to: got.token.filter(|_| !stale),
-            tags: Arc::from([]),
             born,
-            cost: Duration::ZERO,
             size,
-            accesses: 0,
             stale,
-            confidence: 1.0,
-            shard: number,
             tags_known: false,
             seen: got.seen,
+            ..Metadata::new(Source::Redis, number)
         };
         Ok(Found { value, metadata: Arc::new(metadata), asked: Some(asked), stored: true })
-    }
-
-    /// Asks the third layer. What it has counts only if the feed shows that it is still true.
-    async fn ask_third(
-        &self,
-        key: &str,
-        number: usize,
-        terms: &Terms,
-        typed: Typed,
-        access: &mut Access<'_>,
-    ) -> Option<Found> {
-        let layer = self.config.third.as_ref()?;
-        let miss = |access: &mut Access<'_>, reason| {
-            access.miss(Layer::L3, reason);
-            None
-        };
-        if self.switches.bypasses(Layer::L3) {
-            return miss(access, MissReason::Switch);
-        }
-        let Some(permit) = self.third_breaker.permit(Instant::now()) else { return miss(access, MissReason::Breaker) };
-        let asked = Instant::now();
-        let stored = match with_timeout(Layer::L3, self.config.third_timeout, layer.get(key)).await {
-            Ok(Ok(stored)) => {
-                permit.success();
-                stored
-            }
-            Ok(Err(error)) => {
-                permit.failure(Instant::now());
-                tracing::warn!(%error, layer = layer.name(), "the third layer failed");
-                return miss(access, MissReason::Error);
-            }
-            Err(_) => {
-                permit.failure(Instant::now());
-                return miss(access, MissReason::Timeout);
-            }
-        };
-        let Some(stored) = stored else { return miss(access, MissReason::None) };
-        let now = SystemTime::now();
-        let Ok(left) = stored.expires_at.duration_since(now) else { return miss(access, MissReason::Expired) };
-        let unit = &self.shards[number];
-        let valid_to = match unit.vouch_for(&stored.tags, stored.as_of, terms.max_lag) {
-            Ok(valid_to) => valid_to,
-            Err(reason) => return miss(access, reason),
-        };
-        if !Engine::covers(terms, valid_to, unit.feed.view().timeline) {
-            return miss(access, MissReason::Behind);
-        }
-        let value: AnyValue = if stored.absent {
-            None
-        } else {
-            match decode(&typed, &self.config.envelope, &stored.payload) {
-                Ok(value) => Some(value),
-                Err(reason) => return miss(access, reason),
-            }
-        };
-        let cost = Duration::from_millis(stored.cost_ms);
-        access.hit(Layer::L3, cost);
-        let age = now.duration_since(stored.stored_at).unwrap_or_default();
-        let born = Instant::now().checked_sub(age).unwrap_or_else(Instant::now);
-        let tags: Arc<[Tag]> = stored.tags.into();
-        let item = Item {
-            value: value.clone(),
-            payload: stored.payload,
-            as_of: stored.as_of,
-            tags: tags.clone(),
-            ttl: left,
-            fresh_for: None,
-            whole: left,
-            cost,
-            seen: stored.seen,
-        };
-        // Back into the nearer layers, under the version that it has: Redis checks it like any other.
-        if self.put(key, number, &item, None).await != Placed::Refused {
-            self.keep(key, number, &item, None, born);
-            self.observer.event(Event::Backfilled);
-        }
-        let metadata = Metadata {
-            source: Source::Third,
-            as_of: Some(item.as_of),
-            valid_to: Some(valid_to),
-            tags,
-            born,
-            cost,
-            size: item.payload.len(),
-            accesses: 0,
-            stale: false,
-            confidence: 1.0,
-            shard: number,
-            tags_known: true,
-            seen: item.seen,
-        };
-        Some(Found { value, metadata: Arc::new(metadata), asked: Some(asked), stored: true })
-    }
-
-    /// Hands a value to the third layer.
-    pub async fn put_into_third(&self, key: &str, stored: third::Stored) {
-        let Some(layer) = &self.config.third else { return };
-        if self.switches.bypasses(Layer::L3) {
-            return;
-        }
-        let Some(permit) = self.third_breaker.permit(Instant::now()) else { return };
-        match with_timeout(Layer::L3, self.config.third_timeout, layer.put(key, stored)).await {
-            Ok(Ok(())) => permit.success(),
-            Ok(Err(error)) => {
-                permit.failure(Instant::now());
-                self.observer.event(Event::StoreFailed);
-                tracing::warn!(%error, layer = layer.name(), "the third layer failed");
-            }
-            Err(_) => {
-                permit.failure(Instant::now());
-                self.observer.event(Event::StoreFailed);
-            }
-        }
     }
 }
 

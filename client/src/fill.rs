@@ -2,9 +2,8 @@
 
 use std::any::Any;
 use std::panic::AssertUnwindSafe;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use cachetag_core::{Lsn, Tag, Version};
@@ -20,11 +19,8 @@ use crate::flight::{Pilot, Terms};
 use crate::l1::{self, Candidate, Held, Life};
 use crate::l2::{self, LeaseGuard, Put, Stored};
 use crate::load::{Ancestry, Load, Plan};
+use crate::loader::Loader;
 use crate::observe::{Access, Event, Layer};
-use crate::third;
-
-/// A loader of any type, until it is called.
-pub(crate) type Loader = Box<dyn FnOnce(Load) -> Pin<Box<dyn Future<Output = Result<AnyValue, Error>> + Send>> + Send>;
 
 /// A key, where it is kept, and what its values are.
 #[derive(Clone, Copy)]
@@ -66,6 +62,23 @@ pub(crate) struct Item {
     pub cost: Duration,
     /// Every commit that its loader may have seen ends here or earlier.
     pub seen: Option<Lsn>,
+}
+
+impl Item {
+    /// What a layer behind memory has, which is true up to `valid_to`.
+    pub fn found(&self, source: Source, valid_to: Version, born: Instant, shard: usize, asked: Instant) -> Found {
+        let metadata = Metadata {
+            as_of: Some(self.as_of),
+            valid_to: Some(valid_to),
+            tags: self.tags.clone(),
+            born,
+            cost: self.cost,
+            size: self.payload.len(),
+            seen: self.seen,
+            ..Metadata::new(source, shard)
+        };
+        Found { value: self.value.clone(), metadata: Arc::new(metadata), asked: Some(asked), stored: true }
+    }
 }
 
 /// What Redis says to a value.
@@ -199,19 +212,13 @@ impl Engine {
         let tags: Arc<[Tag]> = plan.tags.iter().cloned().collect();
         let confidence = plan.confidence.unwrap_or(1.0);
         let mut metadata = Metadata {
-            source: Source::Loader,
             as_of: plan.as_of,
             valid_to: plan.as_of,
             tags: tags.clone(),
-            born: Instant::now(),
             cost,
-            size: 0,
-            accesses: 0,
-            stale: false,
             confidence,
-            shard: number,
-            tags_known: true,
             seen: plan.seen,
+            ..Metadata::new(Source::Loader, number)
         };
         let refused = match (&plan.refused, plan.as_of) {
             (Some(reason), _) => Some((Event::RefusedUncovered, reason.clone())),
@@ -350,21 +357,6 @@ impl Engine {
             }
         }
         admitted.is_ok()
-    }
-
-    async fn put_third(&self, key: &str, item: Item) {
-        let now = SystemTime::now();
-        let stored = third::Stored {
-            absent: item.value.is_none(),
-            payload: item.payload,
-            as_of: item.as_of,
-            tags: item.tags.to_vec(),
-            stored_at: now,
-            expires_at: now + self.config.layer_ttl.ttl(Layer::L3, item.ttl),
-            cost_ms: item.cost.as_millis() as u64,
-            seen: item.seen,
-        };
-        self.put_into_third(key, stored).await;
     }
 }
 

@@ -162,21 +162,7 @@ mod tests {
     const TERMS: Terms = Terms { max_lag: Duration::from_secs(1), at_least: None, fresh: false };
 
     fn found(number: i32) -> Found {
-        let metadata = Metadata {
-            source: Source::Loader,
-            as_of: None,
-            valid_to: None,
-            tags: [].into(),
-            born: Instant::now(),
-            cost: Duration::ZERO,
-            size: 0,
-            accesses: 0,
-            stale: false,
-            confidence: 1.0,
-            shard: 0,
-            tags_known: true,
-            seen: None,
-        };
+        let metadata = Metadata::new(Source::Loader, 0);
         Found { value: Some(Arc::new(number)), metadata: Arc::new(metadata), asked: None, stored: true }
     }
 

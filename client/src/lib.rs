@@ -4,6 +4,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod adaptive;
+mod behind;
 mod builder;
 mod cache;
 mod cached;
@@ -18,11 +19,13 @@ mod flight;
 pub mod l1;
 pub mod l2;
 mod load;
+mod loader;
 mod many;
 pub mod observe;
 mod options;
 #[cfg(feature = "postgres")]
 pub mod postgres;
+mod reader;
 mod refresh;
 pub mod resilience;
 mod session;
@@ -33,10 +36,12 @@ pub mod warm;
 pub mod write;
 
 pub use builder::Builder;
-pub use cache::{Cache, Reader, Value};
+pub use cache::Cache;
 pub use cached::{Cached, Metadata, Source};
 pub use cachetag_core as core;
 pub use error::Error;
 pub use load::{IntoTag, Load};
+pub use loader::{LoaderError, LoaderFuture, Value};
 pub use options::{AtLeast, PositionError, ReadOptions};
+pub use reader::Reader;
 pub use session::Session;

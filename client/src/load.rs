@@ -262,28 +262,14 @@ mod tests {
     use super::*;
     use crate::cached::Source;
     use cachetag_core::Epoch;
-    use std::time::Instant;
 
     fn version(lsn: u64) -> Version {
         Version::new(Epoch::new(7).unwrap(), Lsn(lsn))
     }
 
     fn child(valid_to: Option<Version>, stale: bool, shard: usize) -> Metadata {
-        Metadata {
-            source: Source::Redis,
-            as_of: valid_to,
-            valid_to,
-            tags: [Tag::parse("fragment:1").unwrap()].into(),
-            born: Instant::now(),
-            cost: Duration::ZERO,
-            size: 0,
-            accesses: 0,
-            stale,
-            confidence: 1.0,
-            shard,
-            tags_known: true,
-            seen: None,
-        }
+        let tags = [Tag::parse("fragment:1").unwrap()].into();
+        Metadata { as_of: valid_to, valid_to, tags, stale, ..Metadata::new(Source::Redis, shard) }
     }
 
     #[test]

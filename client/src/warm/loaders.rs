@@ -2,10 +2,9 @@
 
 use std::sync::Arc;
 
-use crate::cache::{Value, boxed};
 use crate::codec::Typed;
-use crate::fill::Loader;
 use crate::load::Load;
+use crate::loader::{Loader, LoaderError, LoaderFuture, Value, boxed};
 
 /// Loaders by the prefix of the keys that they compute.
 #[derive(Default)]
@@ -19,13 +18,10 @@ pub(super) struct Registered {
 }
 
 impl Registered {
-    pub fn new<T, E, F, R>(prefix: String, loader: F) -> Registered
-    where
-        T: Value,
-        E: Into<Box<dyn std::error::Error + Send + Sync>>,
-        F: Fn(Load) -> R + Send + Sync + 'static,
-        R: Future<Output = Result<Option<T>, E>> + Send + 'static,
-    {
+    pub fn new<T: Value, E: LoaderError, R: LoaderFuture<Option<T>, E>>(
+        prefix: String,
+        loader: impl Fn(Load) -> R + Send + Sync + 'static,
+    ) -> Registered {
         let loader = Arc::new(loader);
         let again = move || {
             let loader = Arc::clone(&loader);

@@ -7,9 +7,9 @@ use std::time::Duration;
 use super::Warming;
 use super::loaders::{Loaders, Registered};
 use super::saved::Store;
-use crate::cache::Value;
 use crate::engine::Engine;
 use crate::load::Load;
+use crate::loader::{LoaderError, LoaderFuture, Value};
 
 /// What need not be known of the loaders and the stores.
 #[derive(Debug, Clone)]
@@ -60,13 +60,11 @@ impl Builder {
 
     /// Computes the keys that begin with this; of several prefixes the longest counts. The loader is that of
     /// [`get_or_load_optional`](crate::Cache::get_or_load_optional), but it may be called again and again, and finds the key on its [`Load`].
-    pub fn loader<T, E, F, R>(mut self, prefix: impl Into<String>, loader: F) -> Builder
-    where
-        T: Value,
-        E: Into<Box<dyn std::error::Error + Send + Sync>>,
-        F: Fn(Load) -> R + Send + Sync + 'static,
-        R: Future<Output = Result<Option<T>, E>> + Send + 'static,
-    {
+    pub fn loader<T: Value, E: LoaderError, R: LoaderFuture<Option<T>, E>>(
+        mut self,
+        prefix: impl Into<String>,
+        loader: impl Fn(Load) -> R + Send + Sync + 'static,
+    ) -> Builder {
         self.loaders.add(Registered::new(prefix.into(), loader));
         self
     }

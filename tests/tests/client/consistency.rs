@@ -79,6 +79,30 @@ async fn a_page_falls_with_its_fragments() {
     eventually("the page", PATIENCE, async || (page().await.ok()?.as_str() == "10 12 35").then_some(())).await;
 }
 
+/// A session that is ahead of the feed: its fragments come from Redis with their tags all the same, or the page could not be stored.
+#[tokio::test]
+async fn a_page_of_a_session_is_stored_though_the_feed_is_behind() {
+    let trial = Trial::start().await;
+    let cache = trial.cache(trial.builder()).await;
+    let session = std::sync::Arc::new(Session::new());
+    for round in 0..30 {
+        // Of another shelf and item: the fragments stay valid, and are asked for as of now.
+        let commit = trial.stack.commit(&format!("UPDATE items SET price = {round} WHERE id = 2")).await;
+        session.wrote(Lsn(commit).into());
+        let (inner, database, reads) = (cache.clone(), trial.database.clone(), session.clone());
+        let load = move |_: cachetag_client::Load| async move {
+            let one = database.get(inner.session(&reads), 1).await?.map_or(0, |price| *price);
+            let three = database.get(inner.session(&reads), 3).await?.map_or(0, |price| *price);
+            Ok::<_, cachetag_client::Error>(one + three)
+        };
+        let page = cache.get_or_load(&format!("page:{round}"), load).await.expect("a page");
+        let tags: Vec<_> = page.metadata().tags().iter().map(|tag| tag.to_string()).collect();
+        assert_eq!((*page, tags.join(" ")), (20, "item:1 item:3".into()));
+    }
+    let events = cache.snapshot().events;
+    assert_eq!(events.get("refused_uncovered"), None, "{events:?}");
+}
+
 /// What a loader read before the change is not stored after it, however slow it was.
 #[tokio::test]
 async fn a_load_that_a_commit_overtakes_is_not_stored() {
