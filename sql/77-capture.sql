@@ -15,3 +15,41 @@ CREATE FUNCTION cachetag.capture_end(
     LANGUAGE c VOLATILE ROWS 1 PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'capture_end_wrapper';
 COMMENT ON FUNCTION cachetag.capture_end() IS
     'ends the recording: the tags that the results depend on, the version to store them under, and whether they may be stored at all';
+
+-- "any", not text[]: a parameter has a type, by which the query is planned.
+CREATE FUNCTION cachetag.capture(
+    query text, VARIADIC params "any",
+    OUT rows jsonb, OUT tags text[], OUT as_of text, OUT cacheable boolean, OUT reasons text[], OUT depends_on_session text[]) RETURNS SETOF record
+    LANGUAGE c VOLATILE ROWS 1 PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'capture_query_wrapper';
+COMMENT ON FUNCTION cachetag.capture(text, "any") IS 'runs one SELECT: its rows, and what capture_end says of it';
+CREATE FUNCTION cachetag.capture(
+    query text,
+    OUT rows jsonb, OUT tags text[], OUT as_of text, OUT cacheable boolean, OUT reasons text[], OUT depends_on_session text[]) RETURNS SETOF record
+    LANGUAGE c VOLATILE ROWS 1 PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'capture_query_wrapper';
+COMMENT ON FUNCTION cachetag.capture(text) IS 'runs one SELECT: its rows, and what capture_end says of it';
+
+CREATE FUNCTION cachetag.capture_as_of(
+    token text, query text, VARIADIC params "any",
+    OUT rows jsonb, OUT tags text[], OUT as_of text, OUT cacheable boolean, OUT reasons text[], OUT depends_on_session text[]) RETURNS SETOF record
+    LANGUAGE c VOLATILE ROWS 1 PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'capture_query_as_of_wrapper';
+COMMENT ON FUNCTION cachetag.capture_as_of(text, text, "any") IS 'as capture, with the token under which the rows are to be stored';
+CREATE FUNCTION cachetag.capture_as_of(
+    token text, query text,
+    OUT rows jsonb, OUT tags text[], OUT as_of text, OUT cacheable boolean, OUT reasons text[], OUT depends_on_session text[]) RETURNS SETOF record
+    LANGUAGE c VOLATILE ROWS 1 PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'capture_query_as_of_wrapper';
+COMMENT ON FUNCTION cachetag.capture_as_of(text, text) IS 'as capture, with the token under which the rows are to be stored';
+
+CREATE FUNCTION cachetag.explain_tags(query text, VARIADIC params "any", OUT relation regclass, OUT tags text[], OUT reason text, OUT finer text)
+    RETURNS SETOF record
+    LANGUAGE c VOLATILE ROWS 10 PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'explain_tags_wrapper';
+COMMENT ON FUNCTION cachetag.explain_tags(text, "any") IS
+    'runs one SELECT: for each table that it reads the tags, why they are no finer, and the statement that makes the rule by which they would be';
+CREATE FUNCTION cachetag.explain_tags(query text, OUT relation regclass, OUT tags text[], OUT reason text, OUT finer text) RETURNS SETOF record
+    LANGUAGE c VOLATILE ROWS 10 PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'explain_tags_wrapper';
+COMMENT ON FUNCTION cachetag.explain_tags(text) IS
+    'runs one SELECT: for each table that it reads the tags, why they are no finer, and the statement that makes the rule by which they would be';
+
+CREATE FUNCTION cachetag.advise(OUT relation regclass, OUT template text, OUT scans bigint, OUT example text, OUT sql text) RETURNS SETOF record
+    LANGUAGE c VOLATILE ROWS 10 PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'advise_wrapper';
+COMMENT ON FUNCTION cachetag.advise() IS
+    'rules that would make the tags of what this session has captured finer, the most useful first, each with the statement that makes it';

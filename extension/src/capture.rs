@@ -15,11 +15,10 @@ mod expression;
 mod functions;
 mod hooks;
 mod nodes;
+mod one_shot;
 mod plan;
 mod session;
 mod watch;
-
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use pgrx::prelude::*;
 
@@ -30,13 +29,6 @@ use session::Capture;
 
 pub use hooks::init;
 
-/// The function that ends a capture, by its number: looked up once.
-static END_FUNCTION: AtomicU32 = AtomicU32::new(0);
-
-fn end_function() -> pg_sys::Oid {
-    pg_sys::Oid::from(END_FUNCTION.load(Relaxed))
-}
-
 /// Begins a capture; one that is running is forgotten.
 #[pg_extern(sql = false)]
 fn capture_begin(token: Option<&str>, keyed_by: Option<Vec<Option<String>>>) -> Result<(), pg_sys::panic::ErrorReport> {
@@ -46,16 +38,13 @@ fn capture_begin(token: Option<&str>, keyed_by: Option<Vec<Option<String>>>) -> 
 
 fn begin(token: Option<&str>, keyed_by: std::collections::BTreeSet<String>, is_one_shot: bool) -> Result<()> {
     session::end();
-    if END_FUNCTION.load(Relaxed) == 0 {
-        END_FUNCTION.store(own_function(c"cachetag.capture_end()").to_u32(), Relaxed);
-    }
     let mut capture = Capture::keyed_by(keyed_by);
     match token::raise(token)? {
         Raised::To(version) => capture.as_of = version.map(|version| version.to_string()),
         Raised::Not(reason) => capture.refuse(reason),
     }
     if hooks::may_hold() {
-        let query = c"SELECT count(*)::pg_catalog.text FROM pg_catalog.pg_cursors WHERE is_holdable AND $1 IS NOT NULL";
+        let query = c"SELECT pg_catalog.count(*)::pg_catalog.text FROM pg_catalog.pg_cursors WHERE is_holdable AND $1 IS NOT NULL";
         let rows = snapshot::select(query, pg_sys::InvalidOid, snapshot::Seen::ByStatement)?;
         match rows.first().and_then(|row| row.first()) {
             Some(Some(count)) if count == "0" => hooks::holds_none(),
@@ -87,13 +76,4 @@ fn capture_end() -> Result<
     let reasons = capture.all_reasons();
     let session = capture.session.iter().cloned().collect();
     Ok(TableIterator::once((capture.tags(), capture.as_of, reasons.is_empty(), reasons, session)))
-}
-
-/// A function by its signature; InvalidOid if there is none.
-fn own_function(signature: &std::ffi::CStr) -> pg_sys::Oid {
-    // SAFETY: the function takes a text and gives an oid or NULL.
-    unsafe {
-        let text = signature.to_string_lossy().into_owned().into_datum();
-        pgrx::direct_function_call::<pg_sys::Oid>(pg_sys::to_regprocedure, &[text]).unwrap_or(pg_sys::InvalidOid)
-    }
 }

@@ -39,6 +39,10 @@ pub enum Error {
     OldSnapshot,
     #[error("no capture is running")]
     NoCapture,
+    #[error("a capture is running already")]
+    CaptureRuns,
+    #[error("the query is NULL or no text")]
+    NoQuery,
     #[error(transparent)]
     Spi(#[from] spi::Error),
 }
@@ -58,7 +62,10 @@ impl Error {
             Error::UnknownArguments => ERRCODE_INDETERMINATE_DATATYPE,
             Error::MaxDepth(_) => ERRCODE_INVALID_PARAMETER_VALUE,
             Error::NotAnEventTrigger => ERRCODE_E_R_I_E_EVENT_TRIGGER_PROTOCOL_VIOLATED,
-            Error::NotPreloaded | Error::OldSnapshot | Error::NoCapture => ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+            Error::NotPreloaded | Error::OldSnapshot | Error::NoCapture | Error::CaptureRuns => {
+                ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE
+            }
+            Error::NoQuery => ERRCODE_NULL_VALUE_NOT_ALLOWED,
             Error::Spi(_) => ERRCODE_INTERNAL_ERROR,
         }
     }
@@ -102,6 +109,8 @@ impl Error {
                 "In REPEATABLE READ, SHOW cachetag.floor as the first statement after BEGIN, or use READ COMMITTED.".into()
             }
             Error::NoCapture => "SELECT cachetag.capture_begin(); in this session, then the queries.".into(),
+            Error::CaptureRuns => "End it with cachetag.capture_end() first.".into(),
+            Error::NoQuery => "Pass one SELECT and its parameters, for example cachetag.capture('SELECT * FROM t WHERE id = $1', 42).".into(),
             Error::NotAnEventTrigger | Error::Spi(_) => return None,
         };
         Some(hint)

@@ -9,13 +9,19 @@ use crate::rules::{Form, Rule, TableRules};
 
 /// The rule, and what is known of the tags.
 pub enum Choice {
-    /// A tag for each combination of the values that the columns of the rule's template meet: for each way in which a row can satisfy the conditions, a
-    /// source a column, in the template's order.
-    Keys { rule: usize, ways: Vec<Vec<Source>> },
+    /// A tag for each combination of the values that the columns of a rule's template meet. Several ways if a row can satisfy the conditions in several.
+    Keys(Vec<Way>),
     /// A tag that every change touches.
     Constant { rule: usize, tag: Tag },
     /// Every change touches some tag of the family.
     Family { rule: usize },
+}
+
+/// A way in which a row can satisfy the conditions, and the rule whose columns it binds.
+pub struct Way {
+    pub rule: usize,
+    /// Where the value of each column of the template comes from, in the template's order.
+    pub sources: Vec<Source>,
 }
 
 /// The finest rule that sees every change of a row that the scan could return; or why there is none.
@@ -31,13 +37,17 @@ pub unsafe fn choose(rules: &TableRules, conditions: &Conditions, scan: &Scan) -
     for soft in [false, true] {
         let candidates =
             || rules.rules.iter().enumerate().filter(|(_, rule)| rule.soft == soft && rule.blind_to.is_none());
-        let keys = candidates().filter_map(|(at, rule)| {
-            let ways = ways(rules, rule, conditions)?;
-            Some((columns_of(rule).len(), at, ways))
-        });
-        // Of several with as many columns the one that was made first.
-        if let Some((_, rule, ways)) = keys.max_by_key(|(columns, at, _)| (*columns, std::cmp::Reverse(*at))) {
-            return Ok(Choice::Keys { rule, ways });
+        let finest = |some: &[Equality]| {
+            let bound = candidates().filter_map(|(rule, _)| way(rules, rule, conditions, some));
+            // Of several with as many columns the one that was made first.
+            bound.max_by_key(|way| (way.sources.len(), std::cmp::Reverse(way.rule)))
+        };
+        if let Some(way) = finest(&[]) {
+            return Ok(Choice::Keys(vec![way]));
+        }
+        let ways = |arms: &Vec<Vec<Equality>>| arms.iter().map(|arm| finest(arm)).collect::<Option<Vec<Way>>>();
+        if let Some(ways) = conditions.one_of.iter().find_map(ways) {
+            return Ok(Choice::Keys(ways));
         }
         let constant = candidates().find_map(|(at, rule)| Some((at, constant(rule)?)));
         if let Some((rule, tag)) = constant {
@@ -84,26 +94,22 @@ unsafe fn nullable<'r>(rules: &'r TableRules, rule: &Rule, scan: &Scan) -> Optio
     })
 }
 
-/// How each column of the rule's template gets its values, for each way to satisfy the conditions.
-fn ways(rules: &TableRules, rule: &Rule, conditions: &Conditions) -> Option<Vec<Vec<Source>>> {
-    if columns_of(rule).is_empty() {
+/// How each column of the rule's template gets its values, if the conditions, with some more, bind them all.
+fn way(rules: &TableRules, rule: usize, conditions: &Conditions, some: &[Equality]) -> Option<Way> {
+    let columns = columns_of(&rules.rules[rule]);
+    if columns.is_empty() {
         return None;
     }
-    let sources = |some: &[Equality]| -> Option<Vec<Source>> {
-        let bound = |column: &usize| {
-            let number = rules.columns[*column].number;
-            finest(conditions.all.iter().chain(some).filter(|equality| equality.attribute == number))
-        };
-        columns_of(rule).iter().map(bound).collect()
+    let bound = |column: &usize| {
+        let number = rules.columns[*column].number;
+        finest_of(conditions.all.iter().chain(some).filter(|equality| equality.attribute == number))
     };
-    if let Some(sources) = sources(&[]) {
-        return Some(vec![sources]);
-    }
-    conditions.one_of.iter().find_map(|arms| arms.iter().map(|arm| sources(arm)).collect())
+    let sources = columns.iter().map(bound).collect::<Option<Vec<Source>>>()?;
+    Some(Way { rule, sources })
 }
 
 /// Of several equalities of one column the one with the fewest values: they all hold.
-fn finest<'e>(equalities: impl Iterator<Item = &'e Equality>) -> Option<Source> {
+fn finest_of<'e>(equalities: impl Iterator<Item = &'e Equality>) -> Option<Source> {
     let count = |source: &Source| match source {
         Source::Fixed { values, .. } => values.len(),
         Source::Texts(texts) => texts.len(),

@@ -29,8 +29,6 @@ pub struct Expressions {
     pub findings: Findings,
     /// The text of the statement; or NULL.
     statement: *const c_char,
-    /// It calls `cachetag.capture_end`: the end of a capture, not a part of it.
-    pub ends_capture: bool,
 }
 
 impl Expressions {
@@ -38,7 +36,7 @@ impl Expressions {
     ///
     /// `statement` is a C string that outlives this, or NULL.
     pub unsafe fn new(statement: *const c_char) -> Expressions {
-        Expressions { findings: Findings::default(), statement, ends_capture: false }
+        Expressions { findings: Findings::default(), statement }
     }
 
     /// # Safety
@@ -189,9 +187,6 @@ unsafe extern "C-unwind" fn visit(node: *mut pg_sys::Node, context: *mut c_void)
 unsafe extern "C-unwind" fn check(function: pg_sys::Oid, context: *mut c_void) -> bool {
     // SAFETY: as in `visit`, which does not use its own borrow of the context while this runs.
     let expressions = unsafe { &mut *context.cast::<Expressions>() };
-    if function.to_u32() >= pg_sys::FirstNormalObjectId && function == super::end_function() {
-        expressions.ends_capture = true;
-    }
     expressions.call(function);
     false
 }

@@ -15,6 +15,8 @@ pub struct Findings {
     pub reasons: BTreeSet<String>,
     /// What of the session it depends on.
     pub session: BTreeSet<String>,
+    /// It is `cachetag.capture_end`: whoever calls it is not a part of the capture.
+    pub ends_capture: bool,
 }
 
 /// Functions of the server that are stable and depend on nothing but their arguments and what cannot change under a cache: how values are written,
@@ -329,7 +331,11 @@ fn examine(function: pg_sys::Oid, findings: &mut Findings) {
     };
     let name = &procedure.name;
     if procedure.schema == "cachetag" && OWN.contains(&name.as_str()) {
+        findings.ends_capture = name == "capture_end";
         return;
+    }
+    if procedure.schema.starts_with("pg_temp") {
+        findings.reasons.insert(format!("function {name}() is temporary"));
     }
     if procedure.schema == "pg_catalog" {
         return examine_builtin(&procedure, findings);
@@ -406,7 +412,9 @@ fn examine_source(procedure: &Procedure, findings: &mut Findings) {
         }
         if is_called {
             for function in functions_named(&word) {
-                findings.add(findings_of(function).as_deref());
+                if let Some(called) = findings_of(function) {
+                    findings.add(Some(&Findings { ends_capture: false, ..(*called).clone() }));
+                }
             }
         }
     }
@@ -481,6 +489,7 @@ impl Findings {
         if let Some(other) = other {
             self.reasons.extend(other.reasons.iter().cloned());
             self.session.extend(other.session.iter().cloned());
+            self.ends_capture |= other.ends_capture;
         }
     }
 }

@@ -1,16 +1,16 @@
 //! The walk through a plan that is about to run.
 
 use std::collections::BTreeSet;
-use std::ffi::c_void;
+use std::ffi::{c_char, c_void};
 use std::rc::Rc;
 
 use pgrx::prelude::*;
 
-use super::choice::{Choice, bound_columns, choose, columns_of, oid_of};
+use super::choice::{Choice, bound_columns, choose, oid_of};
 use super::cover::{Conditions, Scan};
 use super::expression::Expressions;
-use super::session::{self, ScanReport, Suspended};
-use super::{nodes, watch};
+use super::session::{self, Suspended};
+use super::{advice, nodes, watch};
 use crate::column::table_name;
 use crate::rules::{TableRules, rules_of};
 
@@ -49,7 +49,10 @@ pub unsafe fn instrument(query: *mut pg_sys::QueryDesc) {
             reasons: BTreeSet::new(),
         };
         visit((*query).planstate, (&raw mut statement).cast());
-        if statement.expressions.ends_capture {
+        if statement.expressions.findings.ends_capture {
+            if !statement.scans.is_empty() {
+                session::refuse("the query that ends the capture reads tables itself");
+            }
             return;
         }
         if (*plan).commandType != pg_sys::CmdType::CMD_SELECT || (*plan).hasModifyingCTE {
@@ -77,7 +80,7 @@ pub unsafe fn instrument(query: *mut pg_sys::QueryDesc) {
             relation(entry.cast());
         }
         for state in statement.scans {
-            scan(state);
+            scan(state, (*query).sourceText);
         }
     }
 }
@@ -188,7 +191,7 @@ fn rules(table: pg_sys::Oid) -> Result<Rc<TableRules>, String> {
 }
 
 /// A scan of a relation.
-unsafe fn scan(state: *mut pg_sys::PlanState) {
+unsafe fn scan(state: *mut pg_sys::PlanState, statement: *const c_char) {
     // SAFETY: the caller's promise: a scan of a relation, which is open, as are its indexes.
     unsafe {
         let relation = (*state.cast::<pg_sys::ScanState>()).ss_currentRelation;
@@ -215,26 +218,31 @@ unsafe fn scan(state: *mut pg_sys::PlanState) {
         };
         let conditions = conditions(&mut scan);
         let choice = choose(&rules, &conditions, &scan);
-        let binds = bound_columns(&conditions, &scan);
-        let report = report(oid, &rules, choice.as_ref(), binds);
-        session::with(|capture| {
-            capture.add_scan(report);
-            match &choice {
-                Ok(Choice::Keys { .. }) => {}
-                Ok(Choice::Constant { rule, tag }) => {
-                    capture.add_tag(&rules.rules[*rule].whole_family, tag.as_str());
+        let is_detailed = session::with(|capture| capture.is_detailed());
+        if is_detailed || !matches!(choice, Ok(Choice::Keys(_))) {
+            let binds = bound_columns(&conditions, &scan);
+            let report = advice::report(oid, &rules, choice.as_ref(), &binds);
+            advice::remember(&report, statement);
+            session::with(|capture| capture.add_scan(report));
+        }
+        match choice {
+            Ok(Choice::Keys(ways)) => {
+                let mut watch = watch::Watch::new(oid, rules, ways);
+                if watch.is_fixed() {
+                    watch.record(state);
+                } else {
+                    watch::install(state, watch);
                 }
-                Ok(Choice::Family { rule }) => capture.add_family(&rules.rules[*rule].whole_family),
-                Err(reason) => capture.refuse(format!("table {}: {reason}", table_name(oid))),
             }
-        });
-        if let Ok(Choice::Keys { rule, ways }) = choice {
-            let mut watch = watch::Watch::new(rules, rule, ways);
-            if watch.is_fixed() {
-                watch.record(state);
-            } else {
-                watch::install(state, watch);
+            Ok(Choice::Constant { rule, tag }) => {
+                let family = &rules.rules[rule].whole_family;
+                session::with(|capture| capture.add_tag(oid, family, tag.as_str()));
             }
+            Ok(Choice::Family { rule }) => {
+                let family = &rules.rules[rule].whole_family;
+                session::with(|capture| capture.add_family(oid, family));
+            }
+            Err(reason) => session::refuse(format!("table {}: {reason}", table_name(oid))),
         }
     }
 }
@@ -269,33 +277,4 @@ unsafe fn conditions(scan: &mut Scan) -> Conditions {
         }
     }
     conditions
-}
-
-fn report(
-    relation: pg_sys::Oid,
-    rules: &TableRules,
-    choice: Result<&Choice, &String>,
-    binds: Vec<String>,
-) -> ScanReport {
-    let of = |rule: &usize| Some(rules.rules[*rule].template.clone());
-    let (template, is_fine, reason) = match choice {
-        Ok(Choice::Keys { rule, .. }) => (of(rule), true, None),
-        Ok(Choice::Constant { rule, .. }) => (of(rule), false, Some("the rule has one tag for all rows".to_owned())),
-        Ok(Choice::Family { rule }) => {
-            let reason = if binds.is_empty() {
-                "no condition binds a column to a value whose text it determines".to_owned()
-            } else {
-                format!("no rule has only columns that the conditions bind ({})", binds.join(", "))
-            };
-            (of(rule), false, Some(reason))
-        }
-        Err(reason) => (None, false, Some(reason.clone())),
-    };
-    // A rule by which this scan would get finer tags: by all columns that are bound.
-    let best = match choice {
-        Ok(Choice::Keys { rule, .. }) => columns_of(&rules.rules[*rule]).len(),
-        _ => 0,
-    };
-    let finer = if best == 0 { super::advice::template_for(relation, &binds) } else { None };
-    ScanReport { relation, template, is_fine, binds, reason, finer }
 }

@@ -35,12 +35,8 @@ struct Members {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ScanReport {
     pub relation: pg_sys::Oid,
-    /// The rule that speaks for what was read, as its template.
-    pub template: Option<String>,
-    /// Not the whole family or a constant: tags by the values met.
-    pub is_fine: bool,
-    /// Whether an equality binds a column whose text it determines.
-    pub binds: Vec<String>,
+    /// The rules that speak for what was read, as their templates.
+    pub templates: Vec<String>,
     /// Why it is no finer.
     pub reason: Option<String>,
     /// The template of a rule that would make it finer.
@@ -62,7 +58,10 @@ pub struct Capture {
     families: BTreeMap<Box<str>, Members>,
     /// The relations of all queries, read or not, each with the families that changes of its definition invalidate.
     relations: BTreeMap<u32, Vec<Box<str>>>,
+    /// How relations were read that had to be read as a whole; all of them, if the capture is to explain itself.
     pub scans: Vec<ScanReport>,
+    /// The tags of each relation, if it is.
+    details: Option<BTreeMap<u32, BTreeSet<String>>>,
 }
 
 pub fn is_active() -> bool {
@@ -134,7 +133,8 @@ impl Capture {
     }
 
     /// The result depends on this tag. `false`: its whole family is among the tags, and no other of it needs to be told.
-    pub fn add_tag(&mut self, whole_family: &Tag, tag: &str) -> bool {
+    pub fn add_tag(&mut self, relation: pg_sys::Oid, whole_family: &Tag, tag: &str) -> bool {
+        self.detail(relation, tag);
         let members = self.members(whole_family);
         if members.is_whole {
             return false;
@@ -150,8 +150,30 @@ impl Capture {
     }
 
     /// The result depends on every tag of a family.
-    pub fn add_family(&mut self, whole_family: &Tag) {
+    pub fn add_family(&mut self, relation: pg_sys::Oid, whole_family: &Tag) {
+        self.detail(relation, whole_family.as_str());
         self.members(whole_family).make_whole();
+    }
+
+    /// From now on each relation's tags are kept apart.
+    pub fn explain(&mut self) {
+        self.details = Some(BTreeMap::new());
+    }
+
+    pub fn is_detailed(&self) -> bool {
+        self.details.is_some()
+    }
+
+    fn detail(&mut self, relation: pg_sys::Oid, tag: &str) {
+        if let Some(details) = &mut self.details {
+            details.entry(relation.to_u32()).or_default().insert(tag.to_owned());
+        }
+    }
+
+    /// The tags of one relation, if they were kept apart.
+    pub fn tags_of(&self, relation: pg_sys::Oid) -> Vec<String> {
+        let tags = self.details.as_ref().and_then(|details| details.get(&relation.to_u32()));
+        tags.into_iter().flatten().cloned().collect()
     }
 
     fn members(&mut self, whole_family: &Tag) -> &mut Members {

@@ -10,7 +10,7 @@ use pgrx::prelude::*;
 
 use super::cover::Source;
 use super::equality::{Kind, is_word, kind_of};
-use super::{nodes, session};
+use super::{choice, nodes, session};
 use crate::render::Renderer;
 use crate::rules::{Form, TableRules};
 
@@ -19,15 +19,18 @@ type Texts = Option<Vec<Vec<u8>>>;
 
 /// The tags of one scan.
 pub struct Watch {
+    relation: pg_sys::Oid,
     rules: Rc<TableRules>,
-    rule: usize,
     ways: Vec<Way>,
-    /// The whole family is among the tags already.
+    /// All of them are.
     is_settled: bool,
 }
 
 /// One way to satisfy the conditions of the scan.
 struct Way {
+    rule: usize,
+    /// The whole family is among the tags already.
+    is_settled: bool,
     /// In the order of the template's columns.
     sources: Vec<Source>,
     /// The words of the values that were met last, where all of them are words.
@@ -52,10 +55,10 @@ impl Watch {
     /// # Safety
     ///
     /// The query is starting: what its conditions have as values is there.
-    pub unsafe fn new(rules: Rc<TableRules>, rule: usize, ways: Vec<Vec<Source>>) -> Watch {
+    pub unsafe fn new(relation: pg_sys::Oid, rules: Rc<TableRules>, ways: Vec<choice::Way>) -> Watch {
         let mut renderer = Renderer::default();
-        let columns = super::choice::columns_of(&rules.rules[rule]);
-        let way = |sources: Vec<Source>| {
+        let way = |choice::Way { rule, sources }| {
+            let columns = choice::columns_of(&rules.rules[rule]);
             let sources = sources.into_iter().zip(columns).map(|(source, column)| match &source {
                 Source::Fixed { values, type_oid } => {
                     // SAFETY: the caller's promise.
@@ -63,11 +66,11 @@ impl Watch {
                 }
                 _ => source,
             });
-            Way { sources: sources.collect(), last: None }
+            Way { rule, is_settled: false, sources: sources.collect(), last: None }
         };
         let ways = ways.into_iter().map(way).collect();
         drop(renderer);
-        Watch { rules, rule, ways, is_settled: false }
+        Watch { relation, rules, ways, is_settled: false }
     }
 
     /// Are all values known before the query runs?
@@ -82,11 +85,10 @@ impl Watch {
     /// The state is that of the scan, which is running; or no source needs it.
     pub unsafe fn record(&mut self, state: *mut pg_sys::PlanState) {
         for at in 0..self.ways.len() {
-            if self.is_settled {
-                return;
+            if !self.ways[at].is_settled {
+                // SAFETY: the caller's promise.
+                unsafe { self.record_way(at, state) };
             }
-            // SAFETY: the caller's promise.
-            unsafe { self.record_way(at, state) };
         }
     }
 
@@ -98,28 +100,28 @@ impl Watch {
                 return;
             }
             self.ways[at].last = words;
-            let columns = super::choice::columns_of(&self.rules.rules[self.rule]);
+            let columns = choice::columns_of(&self.rules.rules[self.ways[at].rule]);
             let mut renderer = Renderer::default();
             let mut texts = Vec::with_capacity(columns.len());
             for (source, column) in self.ways[at].sources.iter().zip(columns) {
                 match source.texts(state, self.rules.columns[*column].type_oid, &mut renderer) {
                     Some(known) => texts.push(known),
-                    None => return self.settle(),
+                    None => return self.settle(at),
                 }
             }
             drop(renderer);
-            self.add(&texts);
+            self.add(at, &texts);
         }
     }
 
     /// Adds a tag for each combination of texts.
-    fn add(&mut self, texts: &[Vec<Vec<u8>>]) {
-        let rule = &self.rules.rules[self.rule];
+    fn add(&mut self, at: usize, texts: &[Vec<Vec<u8>>]) {
+        let rule = &self.rules.rules[self.ways[at].rule];
         let Form::Exact { template, .. } = &rule.form else { return };
         let combinations = texts.iter().try_fold(1_usize, |product, texts| product.checked_mul(texts.len()));
         let limit = crate::settings::CAPTURE_KEYS.get() as usize;
         let Some(combinations) = combinations.filter(|combinations| *combinations <= limit) else {
-            return self.settle();
+            return self.settle(at);
         };
         let columns = template.columns();
         let mut tag = Vec::new();
@@ -141,22 +143,23 @@ impl Watch {
             let is_known = match template.render_into(value, &mut tag) {
                 RenderOutcome::Tag => {
                     let tag = crate::tags::text(std::mem::take(&mut tag));
-                    session::with(|capture| capture.add_tag(&rule.whole_family, &tag))
+                    session::with(|capture| capture.add_tag(self.relation, &rule.whole_family, &tag))
                 }
                 // The daemon takes the whole family for such a row too; NULL is not among the texts.
                 RenderOutcome::TooLong | RenderOutcome::Unrenderable | RenderOutcome::Null => false,
             };
             if !is_known {
-                return self.settle();
+                return self.settle(at);
             }
         }
     }
 
     /// The values are too many or not known. All rows that satisfy an equality have a tag of the family, since none of them is NULL there.
-    fn settle(&mut self) {
-        let rule = &self.rules.rules[self.rule];
-        session::with(|capture| capture.add_family(&rule.whole_family));
-        self.is_settled = true;
+    fn settle(&mut self, at: usize) {
+        let rule = &self.rules.rules[self.ways[at].rule];
+        session::with(|capture| capture.add_family(self.relation, &rule.whole_family));
+        self.ways[at].is_settled = true;
+        self.is_settled = self.ways.iter().all(|way| way.is_settled);
     }
 }
 
