@@ -175,7 +175,9 @@ pub async fn capture(client: &Client, query: &Query, way: &Way) -> Result<Captur
     let result = attempt(client, query, way).await;
     if result.is_err() {
         // Whatever is open is given up, a capture too.
-        client.batch_execute("ROLLBACK; RESET ROLE; DISCARD ALL").await?;
+        for statement in ["ROLLBACK", "RESET ROLE", "DISCARD ALL"] {
+            client.batch_execute(statement).await?;
+        }
     }
     result
 }

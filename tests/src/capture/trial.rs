@@ -1,5 +1,8 @@
 //! One world after the other on servers of a worker's own.
 
+use std::cell::Cell;
+use std::time::Duration;
+
 use cachetag_core::Tag;
 use tokio_postgres::Client;
 
@@ -10,8 +13,10 @@ use super::report::{Miss, Report};
 use super::session::{ALWAYS, Mode, Way, answers, capture, lines};
 use super::world::{self, Focus};
 use super::{Defect, Options};
-use crate::{Random, Stack, StackOptions};
+use crate::{DATABASE, Random, Stack, StackOptions, eventually};
 
+/// How long a server may take to be back after a crash.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// Results that are cached at a time.
 const POOL: usize = 70;
 /// Transactions of a world.
@@ -37,7 +42,9 @@ pub struct Trial {
     /// Looks at results without capturing them.
     checker: Client,
     log: Log,
-    _stack: Stack,
+    stack: Stack,
+    /// A capture has crashed the server.
+    has_crashed: Cell<bool>,
 }
 
 /// A cached result.
@@ -64,7 +71,7 @@ impl Trial {
         let stack = Stack::start(StackOptions::new().setting("max_parallel_workers", "4")).await;
         let (writer, reader, checker) = (stack.connect().await, stack.connect().await, stack.connect().await);
         let log = Log::open(&stack).await;
-        Trial { options: options.clone(), writer, reader, checker, log, _stack: stack }
+        Trial { options: options.clone(), writer, reader, checker, log, stack, has_crashed: Cell::new(false) }
     }
 
     /// A world from its making to its end.
@@ -79,9 +86,6 @@ impl Trial {
                 let must = statement.contains("CREATE SCHEMA");
                 assert!(!must, "{error:?}: {statement}");
             }
-        }
-        if std::env::var("STUB").is_ok() {
-            self.writer.batch_execute("CREATE OR REPLACE FUNCTION cachetag.capture_begin() RETURNS void LANGUAGE sql AS ''; CREATE OR REPLACE FUNCTION cachetag.capture_end(OUT tags text[], OUT as_of text, OUT cacheable bool, OUT reasons text[]) LANGUAGE sql AS $$SELECT array_agg(family || ':*'), '', true, '{}'::text[] FROM cachetag.rule WHERE NOT soft AND predicate IS NULL AND columns_that_matter IS NULL AND cardinality(operations)=4 $$; CREATE OR REPLACE FUNCTION cachetag.capture(text, OUT tags text[], OUT as_of text, OUT cacheable bool, OUT reasons text[]) LANGUAGE sql AS $$SELECT * FROM cachetag.capture_end()$$").await.unwrap();
         }
         self.log.since(&self.writer).await;
         self.checker.batch_execute(ALWAYS).await.expect("settings");
@@ -98,11 +102,15 @@ impl Trial {
                 }
             }
             for _ in 0..3 * POOL {
-                if pool.len() >= POOL {
+                if pool.len() >= POOL || self.has_crashed.get() {
                     break;
                 }
                 let query = Query::random(&mut random, &focus);
                 pool.extend(self.cached(&mut random, query, seed, &mut report, true).await);
+            }
+            if self.has_crashed.take() {
+                self.recover().await;
+                break;
             }
             let definition = random.percent(DEFINITIONS);
             let mutation =
@@ -122,6 +130,23 @@ impl Trial {
             }
         }
         report
+    }
+
+    /// Waits for a server that has crashed, and begins anew.
+    async fn recover(&mut self) {
+        eventually("the server's recovery", PATIENCE, async || self.stack.postgres.connect(DATABASE).await.ok()).await;
+        let connect = async || self.stack.connect().await;
+        (self.writer, self.reader, self.checker) = (connect().await, connect().await, connect().await);
+        self.stack.wait_caught_up_now().await;
+        self.log.since(&self.writer).await;
+    }
+
+    /// What the server says of its crash.
+    async fn last_words(&self) -> String {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        let log = std::fs::read_to_string(self.stack.postgres.log()).unwrap_or_default();
+        let is_telling = |line: &&str| line.contains("terminated by") || line.contains("running:") || line.contains("TRAP");
+        log.lines().rev().filter(is_telling).take(2).collect::<Vec<_>>().join("\n")
     }
 
     /// Commits; false if a statement failed, and so nothing has changed.
@@ -155,6 +180,17 @@ impl Trial {
         report.captures += 1;
         let captured = match capture(&self.reader, &query, &way).await {
             Ok(captured) => captured,
+            Err(error) if error.is_closed() || self.reader.is_closed() => {
+                self.has_crashed.set(true);
+                let details = vec![
+                    ("query", query.inlined()),
+                    ("run", format!("{:?} by {}; {}", way.mode, query.role.unwrap_or("the owner"), way.settings.join("; "))),
+                    ("error", error.to_string()),
+                    ("log", self.last_words().await),
+                ];
+                report.miss(Miss { what: "the server has crashed", seed, details });
+                return None;
+            }
             Err(error) => {
                 let error = error.as_db_error().map_or_else(|| error.to_string(), |error| error.message().to_owned());
                 // Some ways are not open to some queries, and say so; a change of definitions may have taken the query its meaning.
@@ -264,6 +300,9 @@ impl Trial {
             report.hits += 1;
             let mode = format!("{:?}", entry.way.mode);
             let again = self.cached(random, entry.query.clone(), seed, report, false).await;
+            if self.has_crashed.get() {
+                break;
+            }
             let has_changed = match &again {
                 Some(again) => again.rows != entry.rows,
                 None => self.rows(&entry.query).await.as_ref() != Some(&entry.rows),

@@ -254,12 +254,18 @@ fn value_of_leaf(random: &mut Random, name: &str) -> String {
     (first + random.below(2)).to_string()
 }
 
-/// Between none and three rules of a table.
+/// Between none and four rules of a table. Most have one that sees every row, else little could be cached.
 fn rules(random: &mut Random, relation: &Relation) -> Vec<String> {
     if random.percent(6) {
         return Vec::new();
     }
-    (0..1 + random.below(3)).map(|number| rule(random, relation, number)).collect()
+    let mut rules: Vec<String> = (0..1 + random.below(3)).map(|number| rule(random, relation, number)).collect();
+    if random.percent(80) {
+        let name = relation.name;
+        let template = if name == "c" || random.percent(30) { format!("{name}:all") } else { format!("{name}:{{id}}") };
+        rules.push(format!("SELECT cachetag.track('{name}', ARRAY['{template}'], identity => 'full')"));
+    }
+    rules
 }
 
 /// One rule. Some have options under which a captured tag of theirs would not be enough.
@@ -271,20 +277,20 @@ pub fn rule(random: &mut Random, relation: &Relation, number: usize) -> String {
     let template =
         if parts.is_empty() && random.percent(50) { format!("{family}:all") } else { format!("{family}{parts}") };
     let mut options = String::new();
-    if random.percent(8) {
+    if random.percent(5) {
         options += &format!(", columns => ARRAY['{}']", random.pick(relation.columns).0);
     }
-    if random.percent(6) {
+    if random.percent(4) {
         options += *random.pick(&[
             ", operations => '{insert}'",
             ", operations => '{update,delete}'",
             ", operations => '{insert,update,delete}'",
         ]);
     }
-    if random.percent(6) && relation.columns.iter().any(|(name, _)| *name == "x") {
+    if random.percent(4) && relation.columns.iter().any(|(name, _)| *name == "x") {
         options += ", predicate => 'x > 1'";
     }
-    if random.percent(6) {
+    if random.percent(4) {
         options += ", soft => true";
     }
     let identity = if relation.name != "c" && random.percent(15) { "family" } else { "full" };
