@@ -6,7 +6,7 @@ SELECT current_database() AS db, current_setting('unix_socket_directories') AS s
 \! $AS_POSTGRES "$BINDIR/pg_basebackup" -D "$PGHOST/standby" -U postgres -h "$PGHOST" -p 5432 -R -c fast
 \! $AS_POSTGRES sh -c 'echo "port = 5433" >>"$PGHOST/standby/postgresql.conf"; "$BINDIR/pg_ctl" -D "$PGHOST/standby" -l "$PGHOST/standby.log" -w start' >/dev/null
 INSERT INTO t VALUES (2);
-SELECT pg_current_wal_insert_lsn() AS lsn, '1767225600.' || lpad((pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::text, 20, '0') AS token \gset
+SELECT pg_current_wal_flush_lsn() AS lsn, '1767225600.' || lpad((pg_current_wal_flush_lsn() - '0/0'::pg_lsn)::text, 20, '0') AS token \gset
 \c :db postgres :socket 5433
 DO $$ BEGIN WHILE (SELECT count(*) FROM t) < 2 LOOP PERFORM pg_sleep(0.05); END LOOP; END $$;
 SELECT pg_is_in_recovery(), cachetag.covers(:'token');
