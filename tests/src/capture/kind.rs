@@ -122,6 +122,8 @@ impl Kind {
     pub fn compared(&self, random: &mut Random) -> &'static str {
         // A collation is of the column, not of the type.
         let own = self.name.split(" COLLATE").next().unwrap_or(self.name);
+        // Nor do parameters have the modifiers of their types, which would round.
+        let own = if own.starts_with("numeric(") { "numeric" } else { own };
         if !self.others.is_empty() && random.percent(30) { *random.pick(self.others) } else { own }
     }
 }

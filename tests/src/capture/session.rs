@@ -137,7 +137,7 @@ pub struct Captured {
 }
 
 /// What all sessions of a world have set.
-pub const ALWAYS: &str = "RESET ALL; SET search_path = app, public; SET jit = off; SET timezone = 'Asia/Kathmandu'; SET client_min_messages = error";
+pub const ALWAYS: &str = "RESET ALL; RESET ROLE; SET search_path = app, public; SET jit = off; SET timezone = 'Asia/Kathmandu'; SET client_min_messages = error";
 
 const BEGIN: &str = "SELECT cachetag.capture_begin()";
 const FIELDS: &str = "to_jsonb(tags) AS tags, cacheable, to_jsonb(reasons) AS reasons";
@@ -175,8 +175,11 @@ pub async fn capture(client: &Client, query: &Query, way: &Way) -> Result<Captur
     let result = attempt(client, query, way).await;
     if result.is_err() {
         // Whatever is open is given up, a capture too.
-        for statement in ["ROLLBACK", "RESET ROLE", "DISCARD ALL"] {
-            client.batch_execute(statement).await?;
+        client.batch_execute("ROLLBACK").await?;
+        client.batch_execute(ALWAYS).await?;
+        if way.mode == Mode::Prepared {
+            // It may not have come that far.
+            let _ = client.batch_execute("DEALLOCATE prepared").await;
         }
     }
     result
@@ -223,8 +226,9 @@ async fn attempt(client: &Client, query: &Query, way: &Way) -> Result<Captured, 
         }
         Mode::Extended => {
             client.batch_execute(&before).await?;
+            let statement = client.prepare(&text).await?;
             client.query(BEGIN, &[]).await?;
-            client.query(&text, &[]).await?;
+            client.query(&statement, &[]).await?;
             (None, run(end).await?.pop())
         }
         Mode::Cursor => {
