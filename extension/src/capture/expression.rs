@@ -25,20 +25,14 @@ mod raw {
 const CURRENT_SETTING: [u32; 2] = [2077, 3294];
 
 /// What the expressions of one statement depend on.
+#[derive(Default)]
 pub struct Expressions {
     pub findings: Findings,
-    /// The text of the statement; or NULL.
-    statement: *const c_char,
+    /// A column like `ctid` or `xmin`, which changes without a change of the row.
+    pub reads_system_column: bool,
 }
 
 impl Expressions {
-    /// # Safety
-    ///
-    /// `statement` is a C string that outlives this, or NULL.
-    pub unsafe fn new(statement: *const c_char) -> Expressions {
-        Expressions { findings: Findings::default(), statement }
-    }
-
     /// # Safety
     ///
     /// The node is an expression, a list of them, or NULL.
@@ -104,12 +98,6 @@ impl Expressions {
         }
     }
 
-    /// Has the text of the statement a word like 'today', which is a constant of a date type by the time that it runs?
-    fn names_a_moment(&self) -> bool {
-        // SAFETY: a C string by the promise of who made this.
-        !self.statement.is_null() && names_a_moment(unsafe { CStr::from_ptr(self.statement) }.to_bytes())
-    }
-
     fn call(&mut self, function: pg_sys::Oid) {
         self.findings.add(findings_of(function).as_deref());
     }
@@ -156,23 +144,7 @@ unsafe extern "C-unwind" fn visit(node: *mut pg_sys::Node, context: *mut c_void)
             T_Var => {
                 let number = i32::from((*node.cast::<pg_sys::Var>()).varattno);
                 if number < 0 && number != pg_sys::TableOidAttributeNumber {
-                    let reason = "a system column (ctid, xmin …) changes without a change of the row";
-                    expressions.findings.reasons.insert(reason.to_owned());
-                }
-            }
-            T_Const => {
-                let constant = &*node.cast::<pg_sys::Const>();
-                let is_moment = matches!(
-                    constant.consttype,
-                    pg_sys::DATEOID
-                        | pg_sys::TIMEOID
-                        | pg_sys::TIMETZOID
-                        | pg_sys::TIMESTAMPOID
-                        | pg_sys::TIMESTAMPTZOID
-                );
-                if is_moment && expressions.names_a_moment() {
-                    let reason = "'now', 'today', 'tomorrow' or 'yesterday' in the statement depends on the time";
-                    expressions.findings.reasons.insert(reason.to_owned());
+                    expressions.reads_system_column = true;
                 }
             }
             _ => {
@@ -214,12 +186,23 @@ impl Expressions {
     }
 }
 
-/// Does a statement have a quoted word that input functions take for the present moment?
-fn names_a_moment(statement: &[u8]) -> bool {
+/// Has the text of a statement a quoted word that input functions take for the present moment? Its value is a constant when the statement is planned, or part
+/// of one.
+///
+/// # Safety
+///
+/// `statement` is a C string or NULL.
+pub unsafe fn names_a_moment(statement: *const c_char) -> bool {
     const WORDS: [&[u8]; 4] = [b"now", b"today", b"tomorrow", b"yesterday"];
-    // What follows a quote, after white space.
+    if statement.is_null() {
+        return false;
+    }
+    // SAFETY: the caller's promise.
+    let statement = unsafe { CStr::from_ptr(statement) }.to_bytes();
+    // What follows a quote, after white space, up to what is no letter.
     statement.split(|byte| *byte == b'\'').skip(1).any(|after| {
         let after = after.trim_ascii_start();
-        WORDS.iter().any(|word| after.len() >= word.len() && after[..word.len()].eq_ignore_ascii_case(word))
+        let end = after.iter().position(|byte| !byte.is_ascii_alphanumeric()).unwrap_or(after.len());
+        WORDS.iter().any(|word| after[..end].eq_ignore_ascii_case(word))
     })
 }

@@ -40,7 +40,6 @@ const HARMLESS: &[&str] = &[
     "convert_from",
     "convert_to",
     "current_database",
-    "date_in",
     "date_out",
     "domain_in",
     "enum_first",
@@ -92,8 +91,6 @@ const HARMLESS: &[&str] = &[
     "record_out",
     "row_to_json",
     "textanycat",
-    "time_in",
-    "timestamp_in",
     "timestamp_out",
     "to_date",
     "to_json",
@@ -150,7 +147,6 @@ const OF_SESSION: &[(&str, &[&str])] = &[
             "timestamptz_ge_timestamp",
             "timestamptz_gt_date",
             "timestamptz_gt_timestamp",
-            "timestamptz_in",
             "timestamptz_le_date",
             "timestamptz_le_timestamp",
             "timestamptz_lt_date",
@@ -161,7 +157,6 @@ const OF_SESSION: &[(&str, &[&str])] = &[
             "timestamptz_out",
             "timestamptz_pl_interval",
             "timetz",
-            "timetz_in",
             "timezone",
             "to_char",
             "to_timestamp",
@@ -227,6 +222,9 @@ const OF_SESSION: &[(&str, &[&str])] = &[
 /// Those that depend on the moment at which they are called.
 const OF_TIME: &[&str] =
     &["now", "transaction_timestamp", "statement_timestamp", "clock_timestamp", "timeofday", "age"];
+
+/// Those that read a time from a text, which may say 'now' or 'today'.
+const READ_TIME: &[&str] = &["date_in", "time_in", "timetz_in", "timestamp_in", "timestamptz_in"];
 
 /// Functions of this extension that a captured query may call although they are volatile.
 const OWN: &[&str] =
@@ -365,6 +363,9 @@ fn examine_builtin(procedure: &Procedure, findings: &mut Findings) {
     }
     if OF_TIME.contains(&name) {
         findings.reasons.insert(format!("{name}() depends on the time"));
+    } else if READ_TIME.contains(&name) {
+        let of = name.trim_end_matches("_in");
+        findings.reasons.insert(format!("a text that is cast to {of} may say 'now' or 'today'"));
     } else if procedure.volatility == pg_sys::PROVOLATILE_VOLATILE {
         findings.reasons.insert(format!("function {name}() is volatile"));
     } else if name == "current_setting" {

@@ -8,7 +8,7 @@ use pgrx::prelude::*;
 
 use super::choice::{Choice, bound_columns, choose, oid_of};
 use super::cover::{Conditions, Scan};
-use super::expression::Expressions;
+use super::expression::{Expressions, names_a_moment};
 use super::session::{self, Suspended};
 use super::{advice, nodes, watch};
 use crate::column::table_name;
@@ -43,11 +43,8 @@ pub unsafe fn instrument(query: *mut pg_sys::QueryDesc) {
     // SAFETY: the caller's promise. Nothing of this walk holds a borrow while C runs.
     unsafe {
         let plan = (*query).plannedstmt;
-        let mut statement = Statement {
-            expressions: Expressions::new((*query).sourceText),
-            scans: Vec::new(),
-            reasons: BTreeSet::new(),
-        };
+        let mut statement =
+            Statement { expressions: Expressions::default(), scans: Vec::new(), reasons: BTreeSet::new() };
         visit((*query).planstate, (&raw mut statement).cast());
         if statement.expressions.findings.ends_capture {
             if !statement.scans.is_empty() {
@@ -56,10 +53,15 @@ pub unsafe fn instrument(query: *mut pg_sys::QueryDesc) {
             return;
         }
         if (*plan).commandType != pg_sys::CmdType::CMD_SELECT || (*plan).hasModifyingCTE {
-            statement.reasons.insert("it is not a SELECT".to_owned());
-        }
-        if !(*plan).rowMarks.is_null() {
+            statement.reasons.insert("it writes".to_owned());
+        } else if !(*plan).rowMarks.is_null() {
             statement.reasons.insert("FOR UPDATE and FOR SHARE lock rows".to_owned());
+        } else if statement.expressions.reads_system_column {
+            statement.reasons.insert("a system column (ctid, xmin …) changes without a change of the row".to_owned());
+        }
+        if names_a_moment((*query).sourceText) {
+            let reason = "'now', 'today', 'tomorrow' or 'yesterday' in the statement may stand for a time";
+            statement.reasons.insert(reason.to_owned());
         }
         if pg_sys::GetTopTransactionIdIfAny() != pg_sys::InvalidTransactionId {
             statement.reasons.insert("the transaction has written, and sees what nobody else sees yet".to_owned());

@@ -11,7 +11,9 @@ SELECT cacheable FROM cachetag.capture_end();
 SELECT cachetag.as_of('1767225600.00000000000000000001') IS NOT NULL AS raised;
 SELECT a.rows, b.rows, c.rows, d.rows FROM cachetag.capture('SELECT 1 AS x') AS a, cachetag.capture('SELECT $1 AS x', 2) AS b,
     cachetag.capture_as_of('1767225600.00000000000000000001', 'SELECT 3 AS x') AS c, cachetag.capture_as_of('1767225600.00000000000000000001', 'SELECT $1 AS x', 4) AS d;
-SELECT count(*) FROM cachetag.explain_tags('SELECT 1') AS a, cachetag.explain_tags('SELECT $1', 1) AS b, cachetag.advise() AS c;
+SELECT count(*) FROM cachetag.explain_tags('SELECT 1');
+SELECT count(*) FROM cachetag.explain_tags('SELECT $1', 1);
+SELECT count(*) FROM cachetag.advise();
 ALTER TABLE p RENAME COLUMN id TO no;
 ALTER TABLE p RENAME COLUMN a TO b;
 ALTER TABLE p ALTER COLUMN b TYPE varchar(9);

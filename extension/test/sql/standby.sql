@@ -14,6 +14,11 @@ SELECT cachetag.covers('1767225600.' || lpad((:'lsn'::pg_lsn - '0/0'::pg_lsn + 1
 BEGIN ISOLATION LEVEL REPEATABLE READ;
 SELECT cachetag.covers(:'token');
 COMMIT;
+-- A capture here is as of what is replayed.
+SELECT cachetag.capture_begin(:'token') \g /dev/null
+SELECT id FROM t WHERE id = 2;
+SELECT 't:2' = ANY (tags) AS tagged, as_of >= :'token' AS raised, cacheable, reasons FROM cachetag.capture_end();
+SELECT current_setting('cachetag.floor')::pg_lsn >= :'lsn' AS floor;
 SELECT cachetag.tags_of('t', t), cachetag.tag('t', id) FROM t ORDER BY id;
 SELECT slot_exists, retained_bytes, lag_bytes FROM cachetag.status();
 SELECT "check", level, detail, remedy FROM cachetag.doctor() WHERE level = 'error';
