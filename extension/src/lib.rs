@@ -7,6 +7,7 @@
 #![allow(clippy::result_large_err)]
 
 mod agg;
+mod broken;
 mod capture;
 mod catalog;
 mod column;
@@ -33,6 +34,8 @@ pgrx::pg_module_magic!(name, version);
 #[pg_guard]
 pub extern "C-unwind" fn _PG_init() {
     settings::init();
+    #[cfg(feature = "broken")]
+    broken::init();
     floor::init();
     capture::init();
 }

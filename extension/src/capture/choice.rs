@@ -5,6 +5,7 @@ use pgrx::pg_sys;
 
 use super::cover::{Conditions, Equality, Scan, Source};
 use super::nodes;
+use crate::broken::{Guard, forgets};
 use crate::rules::{Form, Rule, TableRules};
 
 /// The rule, and what is known of the tags.
@@ -35,8 +36,13 @@ pub unsafe fn choose(rules: &TableRules, conditions: &Conditions, scan: &Scan) -
     }
     // A soft rule lets readers have the old value for a while: only where no other speaks.
     for soft in [false, true] {
-        let candidates =
-            || rules.rules.iter().enumerate().filter(|(_, rule)| rule.soft == soft && rule.blind_to.is_none());
+        let candidates = || {
+            rules
+                .rules
+                .iter()
+                .enumerate()
+                .filter(|(_, rule)| rule.soft == soft && (rule.blind_to.is_none() || forgets(Guard::Options)))
+        };
         let finest = |some: &[Equality]| {
             let bound = candidates().filter_map(|(rule, _)| way(rules, rule, conditions, some));
             // Of several with as many columns the one that was made first.
@@ -47,6 +53,7 @@ pub unsafe fn choose(rules: &TableRules, conditions: &Conditions, scan: &Scan) -
         }
         let ways = |arms: &Vec<Vec<Equality>>| arms.iter().map(|arm| finest(arm)).collect::<Option<Vec<Way>>>();
         if let Some(ways) = conditions.one_of.iter().find_map(ways) {
+            let ways = if forgets(Guard::OtherWays) { ways.into_iter().take(1).collect() } else { ways };
             return Ok(Choice::Keys(ways));
         }
         let constant = candidates().find_map(|(at, rule)| Some((at, constant(rule)?)));
@@ -54,7 +61,9 @@ pub unsafe fn choose(rules: &TableRules, conditions: &Conditions, scan: &Scan) -
             return Ok(Choice::Constant { rule, tag });
         }
         // SAFETY: the caller's promise.
-        if let Some((rule, _)) = candidates().find(|(_, rule)| unsafe { nullable(rules, rule, scan) }.is_none()) {
+        if let Some((rule, _)) =
+            candidates().find(|(_, rule)| unsafe { nullable(rules, rule, scan) }.is_none() || forgets(Guard::Nulls))
+        {
             return Ok(Choice::Family { rule });
         }
     }

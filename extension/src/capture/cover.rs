@@ -4,6 +4,7 @@ use pgrx::{is_a, pg_sys};
 
 use super::equality::{Kind, is_bytewise, is_equality_of, kind_of};
 use super::nodes;
+use crate::broken::{Guard, forgets};
 
 /// Every row that the scan returns has in this column one of these values.
 #[derive(Clone)]
@@ -284,7 +285,10 @@ unsafe fn array(node: *mut pg_sys::Node, kind: Kind, scan: &Scan) -> Option<Sour
         if kind_of(element) != Some(kind) {
             return None;
         }
-        let values = value.map_or_else(Vec::new, |value| nodes::array_elements(value, element));
+        let mut values = value.map_or_else(Vec::new, |value| nodes::array_elements(value, element));
+        if forgets(Guard::OtherElements) {
+            values.truncate(1);
+        }
         Some(Source::Fixed { values, type_oid: element })
     }
 }

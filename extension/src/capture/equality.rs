@@ -4,6 +4,8 @@ use std::ffi::c_char;
 
 use pgrx::pg_sys;
 
+use crate::broken::{Guard, forgets};
+
 /// Types whose equal values have equal texts. Values of the same kind compare with each other across types.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -42,6 +44,7 @@ pub fn kind_of(type_oid: pg_sys::Oid) -> Option<Kind> {
         | pg_sys::VARBITOID
         | pg_sys::PG_LSNOID
         | pg_sys::MONEYOID => Some(Kind::Plain(base)),
+        pg_sys::NUMERICOID | pg_sys::BPCHAROID if forgets(Guard::Texts) => Some(Kind::Plain(base)),
         _ if type_type == pg_sys::TYPTYPE_ENUM as c_char => Some(Kind::Enum(base)),
         _ => None,
     }
@@ -76,6 +79,8 @@ pub fn is_equality_of(function: pg_sys::Oid, kind: Kind) -> bool {
                 1666 => pg_sys::VARBITOID,
                 3233 => pg_sys::PG_LSNOID,
                 888 => pg_sys::MONEYOID,
+                1718 => pg_sys::NUMERICOID,
+                1048 => pg_sys::BPCHAROID,
                 _ => return false,
             };
             kind == Kind::Plain(of)
@@ -86,7 +91,9 @@ pub fn is_equality_of(function: pg_sys::Oid, kind: Kind) -> bool {
 /// Do equal texts under this collation have equal bytes?
 pub fn is_bytewise(collation: pg_sys::Oid) -> bool {
     // SAFETY: a look-up of a collation that an operator of the plan uses.
-    collation == pg_sys::InvalidOid || unsafe { pg_sys::get_collation_isdeterministic(collation) }
+    forgets(Guard::Collations)
+        || collation == pg_sys::InvalidOid
+        || unsafe { pg_sys::get_collation_isdeterministic(collation) }
 }
 
 /// Does a value of this type fit into a word, so that comparing words compares values?

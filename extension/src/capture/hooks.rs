@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering::Relaxed};
 use pgrx::prelude::*;
 
 use super::{plan, session, watch};
+use crate::broken::{Guard, forgets};
 
 mod raw {
     use pgrx::pg_sys;
@@ -137,6 +138,9 @@ unsafe extern "C-unwind" fn on_start(query: *mut pg_sys::QueryDesc, flags: c_int
 unsafe extern "C-unwind" fn started(query: *mut pg_sys::QueryDesc) {
     // SAFETY: the executor has just started the query.
     unsafe {
+        if forgets(Guard::Functions) && RUNNING.with_borrow(|running| !running.frames.is_empty()) {
+            return;
+        }
         let snapshot = (*query).snapshot as usize;
         let is_older = RUNNING.with_borrow_mut(|running| {
             running.seen.push(((*query).estate as usize, session::generation()));

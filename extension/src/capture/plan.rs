@@ -11,6 +11,7 @@ use super::cover::{Conditions, Scan};
 use super::expression::{Expressions, names_a_moment};
 use super::session::{self, Suspended};
 use super::{advice, nodes, watch};
+use crate::broken::{Guard, forgets};
 use crate::column::table_name;
 use crate::rules::{TableRules, rules_of};
 
@@ -96,6 +97,10 @@ unsafe extern "C-unwind" fn visit(state: *mut pg_sys::PlanState, context: *mut c
     }
     // SAFETY: the context is what `instrument` passed; the tag of a node says what it is.
     unsafe {
+        let subplans = (*(*state).state).es_subplanstates;
+        if forgets(Guard::Subplans) && nodes::list(subplans).any(|subplan| subplan == state.cast()) {
+            return false;
+        }
         let statement = &mut *context.cast::<Statement>();
         match (*state).type_ {
             T_SeqScanState
@@ -157,6 +162,7 @@ unsafe fn relation(entry: *mut pg_sys::RangeTblEntry) {
             let persistence = unsafe { pg_sys::get_rel_persistence(oid) } as u8;
             match persistence {
                 pg_sys::RELPERSISTENCE_TEMP => Some("is temporary"),
+                pg_sys::RELPERSISTENCE_UNLOGGED if forgets(Guard::Unlogged) => None,
                 pg_sys::RELPERSISTENCE_UNLOGGED => Some("is unlogged, so its changes are not published"),
                 _ => {
                     families = match rules(oid) {
@@ -231,11 +237,15 @@ unsafe fn scan(state: *mut pg_sys::PlanState, statement: *const c_char) {
             Ok(Choice::Keys(ways)) => {
                 let mut watch = watch::Watch::new(oid, rules, ways);
                 if watch.is_fixed() {
-                    watch.record(state);
-                } else {
+                    if !forgets(Guard::FixedKeys) {
+                        watch.record(state);
+                    }
+                } else if !forgets(Guard::RuntimeKeys) {
                     watch::install(state, watch);
                 }
             }
+            Ok(Choice::Constant { .. }) if forgets(Guard::Constants) => {}
+            Ok(Choice::Family { .. }) if forgets(Guard::Families) => {}
             Ok(Choice::Constant { rule, tag }) => {
                 let family = &rules.rules[rule].whole_family;
                 session::with(|capture| capture.add_tag(oid, family, tag.as_str()));
@@ -244,6 +254,7 @@ unsafe fn scan(state: *mut pg_sys::PlanState, statement: *const c_char) {
                 let family = &rules.rules[rule].whole_family;
                 session::with(|capture| capture.add_family(oid, family));
             }
+            Err(_) if rules.rules.is_empty() && forgets(Guard::Untracked) => {}
             Err(reason) => session::refuse(format!("table {}: {reason}", table_name(oid))),
         }
     }

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use cachetag_core::Tag;
 use pgrx::pg_sys;
 
+use crate::broken::{Guard, forgets};
 use crate::settings::CAPTURE_KEYS;
 
 /// Reasons beyond these are not told: there is one already.
@@ -142,6 +143,9 @@ impl Capture {
         if !members.tags.contains(tag) {
             members.tags.insert(tag.into());
             if members.tags.len() > CAPTURE_KEYS.get() as usize {
+                if forgets(Guard::Limit) {
+                    return members.tags.remove(tag);
+                }
                 members.make_whole();
                 return false;
             }
@@ -212,6 +216,9 @@ impl Capture {
             if members.is_whole || !members.tags.is_empty() {
                 families.insert(whole);
             }
+        }
+        if forgets(Guard::Definitions) {
+            return tags.into_iter().collect();
         }
         // A change of a definition invalidates the families of the rules about the relation. Where the result has a tag of one of them, that is enough.
         for (relation, of_rules) in &self.relations {

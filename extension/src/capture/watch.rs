@@ -11,6 +11,7 @@ use pgrx::prelude::*;
 use super::cover::Source;
 use super::equality::{Kind, is_word, kind_of};
 use super::{choice, nodes, session};
+use crate::broken::{Guard, forgets};
 use crate::render::Renderer;
 use crate::rules::{Form, TableRules};
 
@@ -90,6 +91,7 @@ impl Watch {
                 unsafe { self.record_way(at, state) };
             }
         }
+        self.is_settled |= forgets(Guard::LaterKeys);
     }
 
     unsafe fn record_way(&mut self, at: usize, state: *mut pg_sys::PlanState) {
@@ -121,7 +123,8 @@ impl Watch {
         let combinations = texts.iter().try_fold(1_usize, |product, texts| product.checked_mul(texts.len()));
         let limit = crate::settings::CAPTURE_KEYS.get() as usize;
         let Some(combinations) = combinations.filter(|combinations| *combinations <= limit) else {
-            return self.settle(at);
+            // What is forgotten is that the values are too many.
+            return if forgets(Guard::Limit) { () } else { self.settle(at) };
         };
         let columns = template.columns();
         let mut tag = Vec::new();
@@ -207,7 +210,7 @@ impl Source {
                     let parameter = &*(*(*state).state).es_param_exec_vals.add(*number);
                     if !parameter.execPlan.is_null() {
                         // A subquery that no row has needed so far.
-                        return None;
+                        return forgets(Guard::LazyParameters).then(Vec::new);
                     }
                     (values(parameter.value, parameter.isnull, *is_array, *type_oid), *type_oid)
                 }
@@ -242,7 +245,8 @@ unsafe fn values(value: pg_sys::Datum, is_null: bool, is_array: bool, type_oid: 
         Vec::new()
     } else if is_array {
         // SAFETY: the caller's promise.
-        unsafe { nodes::array_elements(value, type_oid) }
+        let elements = unsafe { nodes::array_elements(value, type_oid) };
+        if forgets(Guard::OtherElements) { elements.into_iter().take(1).collect() } else { elements }
     } else {
         vec![value]
     }
@@ -257,6 +261,9 @@ pub unsafe fn install(state: *mut pg_sys::PlanState, watch: Watch) {
     // SAFETY: the caller's promise. ExecProcNode still is the function that on its first call copies ExecProcNodeReal, and the one with instrumentation
     // calls it too: so Real is the one to replace.
     unsafe {
+        if (*state).ExecProcNodeReal.is_some_and(|real| real as usize == after_original as *const () as usize) {
+            return;
+        }
         let watched = Watched { original: (*state).ExecProcNodeReal, estate: (*state).state as usize, watch };
         (*state).ExecProcNodeReal = Some(after_original);
         WATCHED.with_borrow_mut(|all| all.insert(state as usize, Box::new(watched)));

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use cachetag_tests::capture::{Options, run};
+use cachetag_tests::capture::{Options, broken, run};
 use clap::Parser;
 
 /// Holds the tags that capture names against what the daemon bumps, on private servers
@@ -25,9 +25,9 @@ struct Arguments {
     /// End with the first miss
     #[arg(long)]
     stop: bool,
-    /// Set in every session that captures
-    #[arg(long = "set")]
-    settings: Vec<String>,
+    /// What capture is made to forget, on purpose
+    #[arg(long, value_parser = clap::builder::PossibleValuesParser::new(broken::GUARDS))]
+    forgets: Option<String>,
 }
 
 fn main() -> ExitCode {
@@ -41,7 +41,7 @@ fn main() -> ExitCode {
         workers: arguments.workers.unwrap_or(defaults.workers),
         stop_at_miss: arguments.stop,
         progress: true,
-        settings: arguments.settings.into_iter().map(|setting| format!("SET {setting}")).collect(),
+        forgets: broken::GUARDS.iter().copied().find(|guard| arguments.forgets.as_deref() == Some(guard)),
         ..defaults
     });
     print!("{report}");

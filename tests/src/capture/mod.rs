@@ -4,6 +4,7 @@
 //! A pool of captured queries stands for the cache. After each transaction, what a bump reaches is captured anew, as a cache would fill it again,
 //! and what no bump reaches is run again and must be what it was. So one transaction is held against every cached result.
 
+pub mod broken;
 mod bumps;
 mod definition;
 mod kind;
@@ -37,40 +38,16 @@ pub struct Options {
     pub stop_at_miss: bool,
     /// Prints a line after each world.
     pub progress: bool,
-    /// Set in every session that captures.
-    pub settings: Vec<String>,
-    /// A defect of the one who keeps the tags.
-    pub defect: Option<Defect>,
+    /// What capture is made to forget, one of [`broken::GUARDS`].
+    pub forgets: Option<&'static str>,
 }
 
 impl Options {
     /// Until this many results have changed.
     pub fn new(seed: u64, changes: u64) -> Options {
         let workers = std::thread::available_parallelism().map_or(1, usize::from).min(4);
-        Options {
-            seed,
-            changes,
-            worlds: u64::MAX,
-            workers,
-            stop_at_miss: false,
-            progress: false,
-            settings: Vec::new(),
-            defect: None,
-        }
+        Options { seed, changes, worlds: u64::MAX, workers, stop_at_miss: false, progress: false, forgets: None }
     }
-}
-
-/// Loses tags on purpose, to show that a run notices.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Defect {
-    /// Families are not kept.
-    NoFamilies,
-    /// Tags of single rows are not kept.
-    NoMembers,
-    /// Of several tags of a family one is kept.
-    OneOfFamily,
-    /// Bumps of whole families are not seen.
-    NoFamilyBumps,
 }
 
 /// Runs the worlds.

@@ -34,8 +34,6 @@ pub enum Mode {
 
 const MODES: &[Mode] = &[
     Mode::Simple,
-    Mode::Simple,
-    Mode::Simple,
     Mode::Separate,
     Mode::Transaction,
     Mode::RepeatableRead,
@@ -44,7 +42,6 @@ const MODES: &[Mode] = &[
     Mode::Extended,
     Mode::Cursor,
     Mode::Savepoint,
-    Mode::RolledBack,
     Mode::OneShot,
     Mode::Twice,
 ];
@@ -78,6 +75,7 @@ const SETTINGS: &[&str] = &[
     "constraint_exclusion = on",
     "random_page_cost = 0",
     "cursor_tuple_fraction = 1",
+    "cachetag.capture_keys = 2",
 ];
 
 /// Settings under which values have other texts than in tags.
@@ -119,7 +117,7 @@ impl Way {
         if is_odd {
             settings.extend(TEXTS.iter().map(|setting| format!("SET {setting}")));
         }
-        Way { mode: *random.pick(MODES), settings, is_odd }
+        Way { mode: if random.percent(3) { Mode::RolledBack } else { *random.pick(MODES) }, settings, is_odd }
     }
 }
 

@@ -12,7 +12,7 @@ use super::query::Query;
 use super::report::{Miss, Report};
 use super::session::{ALWAYS, Mode, Way, answers, capture, lines};
 use super::world::{self, Focus};
-use super::{Defect, Options};
+use super::{Options, broken};
 use crate::{DATABASE, Random, Stack, StackOptions, eventually};
 
 /// How long a server may take to be back after a crash.
@@ -68,7 +68,11 @@ impl Entry {
 impl Trial {
     /// Starts the servers.
     pub async fn start(options: &Options) -> Trial {
-        let stack = Stack::start(StackOptions::new().setting("max_parallel_workers", "4")).await;
+        let mut servers = StackOptions::new().setting("max_parallel_workers", "4");
+        if options.forgets.is_some() {
+            servers = servers.installation(broken::installation());
+        }
+        let stack = Stack::start(servers).await;
         let (writer, reader, checker) = (stack.connect().await, stack.connect().await, stack.connect().await);
         let log = Log::open(&stack).await;
         Trial { options: options.clone(), writer, reader, checker, log, stack, has_crashed: Cell::new(false) }
@@ -120,10 +124,7 @@ impl Trial {
             }
             report.mutations += 1;
             report.definitions += u64::from(definition);
-            let mut bumps = self.log.since(&self.writer).await;
-            if self.options.defect == Some(Defect::NoFamilyBumps) {
-                bumps.retain(|tag| !tag.is_whole_family());
-            }
+            let bumps = self.log.since(&self.writer).await;
             pool = self.judge(&mut random, pool, &mutation, &bumps, seed, &mut report).await;
             if self.options.stop_at_miss && report.miss_count > 0 {
                 break;
@@ -145,7 +146,8 @@ impl Trial {
     async fn last_words(&self) -> String {
         tokio::time::sleep(Duration::from_millis(500)).await;
         let log = std::fs::read_to_string(self.stack.postgres.log()).unwrap_or_default();
-        let is_telling = |line: &&str| line.contains("terminated by") || line.contains("running:") || line.contains("TRAP");
+        let is_telling =
+            |line: &&str| line.contains("terminated by") || line.contains("running:") || line.contains("TRAP");
         log.lines().rev().filter(is_telling).take(2).collect::<Vec<_>>().join("\n")
     }
 
@@ -175,7 +177,9 @@ impl Trial {
             return None;
         }
         let mut way = Way::random(random);
-        way.settings.extend(self.options.settings.iter().cloned());
+        if let Some(guard) = self.options.forgets {
+            way.settings.push(format!("SET cachetag.broken = '{guard}'"));
+        }
         report.queries += u64::from(is_new);
         report.captures += 1;
         let captured = match capture(&self.reader, &query, &way).await {
@@ -184,7 +188,10 @@ impl Trial {
                 self.has_crashed.set(true);
                 let details = vec![
                     ("query", query.inlined()),
-                    ("run", format!("{:?} by {}; {}", way.mode, query.role.unwrap_or("the owner"), way.settings.join("; "))),
+                    (
+                        "run",
+                        format!("{:?} by {}; {}", way.mode, query.role.unwrap_or("the owner"), way.settings.join("; ")),
+                    ),
                     ("error", error.to_string()),
                     ("log", self.last_words().await),
                 ];
@@ -228,22 +235,10 @@ impl Trial {
             return None;
         }
         report.cacheable += u64::from(is_new);
-        let tags = self.kept(&captured.tags);
+        let parse = |text: &String| Tag::parse(text).unwrap_or_else(|error| panic!("captured: {error}"));
+        let tags: Vec<Tag> = captured.tags.iter().map(parse).collect();
         report.finer += u64::from(tags.iter().any(|tag| !tag.is_whole_family()));
         Some(Entry { query, way, tags, rows, age: 0, changes: 0 })
-    }
-
-    /// The tags, as whoever keeps them keeps them.
-    fn kept(&self, captured: &[String]) -> Vec<Tag> {
-        let parse = |text: &String| Tag::parse(text).unwrap_or_else(|error| panic!("captured: {error}"));
-        let mut tags: Vec<Tag> = captured.iter().map(parse).collect();
-        match self.options.defect {
-            Some(Defect::NoFamilies) => tags.retain(|tag| !tag.is_whole_family()),
-            Some(Defect::NoMembers) => tags.retain(Tag::is_whole_family),
-            Some(Defect::OneOfFamily) => tags.dedup_by(|one, other| one.family() == other.family()),
-            Some(Defect::NoFamilyBumps) | None => {}
-        }
-        tags
     }
 
     /// The rows of a query without a capture; none if it fails.
