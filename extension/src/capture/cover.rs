@@ -172,9 +172,9 @@ unsafe fn variable(node: *mut pg_sys::Node, scan: &Scan) -> Option<(i16, Kind)> 
         let variable = &*node.cast::<pg_sys::Var>();
         if variable.varlevelsup != 0 || variable.varattno <= 0 {
             None
-        } else if variable.varno as i32 == scan.number {
+        } else if variable.varno == scan.number {
             column(scan.relation, variable.varattno)
-        } else if variable.varno as i32 == pg_sys::INDEX_VAR && !scan.index.is_null() {
+        } else if variable.varno == pg_sys::INDEX_VAR && !scan.index.is_null() {
             index_column(scan.index, scan, variable.varattno as usize - 1)
         } else {
             None

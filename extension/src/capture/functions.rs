@@ -226,9 +226,9 @@ const OF_TIME: &[&str] =
 /// Those that read a time from a text, which may say 'now' or 'today'.
 const READ_TIME: &[&str] = &["date_in", "time_in", "timetz_in", "timestamp_in", "timestamptz_in"];
 
-/// Functions of this extension that a captured query may call although they are volatile.
+/// Functions of this extension that a captured query may call: those of captures, and tags and keys, whose text is the same in every session.
 const OWN: &[&str] =
-    &["capture_begin", "capture_end", "capture", "explain_tags", "advise", "as_of", "covers", "status"];
+    &["as_of", "capture_begin", "capture_end", "check_tag", "covers", "key", "tag", "tag_agg", "tags_of"];
 
 /// The language sql, by its number in `pg_language`.
 const SQL_LANGUAGE: u32 = 14;

@@ -89,7 +89,8 @@ pub unsafe fn analyse(query: *mut pg_sys::QueryDesc, is_detailed: bool) -> Analy
     unsafe {
         let plan = (*query).plannedstmt;
         let mut walk = Walk::default();
-        visit((*query).planstate, (&raw mut walk).cast());
+        // An error unwinds from here on, so that what is held is given back.
+        pg_sys::ffi::pg_guard_ffi_boundary(|| visit((*query).planstate, (&raw mut walk).cast()));
         let mut findings = std::mem::take(&mut walk.expressions.findings);
         let mut analysis = Analysis {
             ends_capture: findings.ends_capture,

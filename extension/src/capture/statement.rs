@@ -73,7 +73,9 @@ pub unsafe fn capture(query: *mut pg_sys::QueryDesc) {
             }
         }
         if watches {
-            install((*query).planstate, std::ptr::from_mut(analysis).cast());
+            let analysis = std::ptr::from_mut(analysis).cast();
+            // An error unwinds from here on, so that what is held is given back.
+            pg_sys::ffi::pg_guard_ffi_boundary(|| install((*query).planstate, analysis));
         }
     }
 }
