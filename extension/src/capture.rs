@@ -1,8 +1,9 @@
 //! Automatic tags: which tags the result of unchanged queries depends on.
 //!
 //! ```text
-//! hooks ─▶ plan (one walk a query) ─▶ cover (what conditions say) ─▶ choice (which rule speaks for that) ─▶ watch (values met while it runs) ─▶ session
-//!             └─▶ expression, functions (what is not rows)
+//! hooks ─▶ statement (one execution) ─▶ record, watch (values met) ─▶ session
+//!              └─▶ plan (once a plan) ─▶ cover (what conditions say) ─▶ choice (which rule speaks for that)
+//!                    └─▶ expression, functions (what is not rows)
 //! ```
 //!
 //! Sound by construction: what is not known to be covered by a tag makes the result one that may not be cached.
@@ -17,7 +18,9 @@ mod hooks;
 mod nodes;
 mod one_shot;
 mod plan;
+mod record;
 mod session;
+mod statement;
 mod watch;
 
 use pgrx::prelude::*;

@@ -2,7 +2,8 @@
 //!
 //! Decoded is not visible: the log has a commit before a snapshot sees it. So, where the library is preloaded, each backend has a slot in shared
 //! memory. Before its commit record gets a place in the log it notes where the log ends; once the commit is visible it clears the note.
-//! The floor is the end of the log, read first, or the least note, read second.
+//! The floor is the end of the log, read first, or the least note, read second. It is no further than what is flushed: after a crash the log goes on
+//! from there, and the position of a commit to come must not be one that a stored value claims to cover.
 
 use std::cell::Cell;
 use std::ffi::{CString, c_char, c_int, c_void};
@@ -76,11 +77,6 @@ pub fn init() {
     }
 }
 
-/// Is the library in `shared_preload_libraries`?
-pub fn is_preloaded() -> bool {
-    !SLOTS.load(Ordering::Relaxed).is_null()
-}
-
 /// Every commit whose end is not after this is visible to any snapshot taken from now on. `None`: without preload nobody knows.
 ///
 /// On a standby, this is how far it has replayed.
@@ -103,7 +99,7 @@ pub fn current() -> Option<Lsn> {
                 floor = note;
             }
         }
-        Some(Lsn(floor))
+        Some(Lsn(floor.min(pg_sys::GetFlushRecPtr(std::ptr::null_mut()))))
     }
 }
 
@@ -240,11 +236,7 @@ unsafe extern "C-unwind" fn on_transaction(event: pg_sys::XactEvent::Type, _argu
     unsafe {
         match event {
             // Without a number a transaction writes no commit record that is decoded.
-            XACT_EVENT_PRE_COMMIT => {
-                if raw::GetTopTransactionIdIfAny() != pg_sys::InvalidTransactionId {
-                    note();
-                }
-            }
+            XACT_EVENT_PRE_COMMIT if raw::GetTopTransactionIdIfAny() != pg_sys::InvalidTransactionId => note(),
             // These run when others see the end of the transaction.
             XACT_EVENT_COMMIT | XACT_EVENT_ABORT | XACT_EVENT_PREPARE => {
                 clear();

@@ -3,7 +3,7 @@
 mod cache;
 mod row;
 
-pub use cache::rules_of;
+pub use cache::{generation, rules_of};
 
 use std::collections::BTreeSet;
 

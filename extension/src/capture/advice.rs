@@ -90,9 +90,12 @@ pub unsafe fn remember(report: &ScanReport, statement: *const c_char) {
         if let Some(advice) = all.get_mut(&key) {
             advice.scans += 1;
         } else if all.len() < MAX_ADVICE {
-            // SAFETY: the caller's promise.
-            let text =
-                if statement.is_null() { "".into() } else { unsafe { CStr::from_ptr(statement) }.to_string_lossy() };
+            let text = if statement.is_null() {
+                "".into()
+            } else {
+                // SAFETY: the caller's promise.
+                unsafe { CStr::from_ptr(statement) }.to_string_lossy()
+            };
             let example = text.trim().chars().take(EXAMPLE_LEN).collect();
             all.insert(key, Advice { scans: 1, example });
         }

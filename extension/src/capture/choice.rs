@@ -19,6 +19,7 @@ pub enum Choice {
 }
 
 /// A way in which a row can satisfy the conditions, and the rule whose columns it binds.
+#[derive(Clone)]
 pub struct Way {
     pub rule: usize,
     /// Where the value of each column of the template comes from, in the template's order.
@@ -122,8 +123,9 @@ fn finest_of<'e>(equalities: impl Iterator<Item = &'e Equality>) -> Option<Sourc
     let count = |source: &Source| match source {
         Source::Fixed { values, .. } => values.len(),
         Source::Texts(texts) => texts.len(),
-        Source::Parameter { is_array: false, .. } | Source::Key { .. } => 2,
-        Source::Parameter { is_array: true, .. } => usize::MAX,
+        Source::Several(sources) => sources.len(),
+        Source::External { is_array: false, .. } | Source::Parameter { is_array: false, .. } | Source::Key { .. } => 2,
+        Source::External { is_array: true, .. } | Source::Parameter { is_array: true, .. } => usize::MAX,
     };
     equalities.map(|equality| &equality.source).min_by_key(|source| count(source)).cloned()
 }

@@ -1,10 +1,11 @@
 //! What the conditions of a scan say about the rows that it can return.
 
+use std::rc::Rc;
+
 use pgrx::{is_a, pg_sys};
 
 use super::equality::{Kind, is_bytewise, is_equality_of, kind_of};
 use super::nodes;
-use crate::broken::{Guard, forgets};
 
 /// Every row that the scan returns has in this column one of these values.
 #[derive(Clone)]
@@ -16,14 +17,18 @@ pub struct Equality {
 /// Where the values of an equality come from.
 #[derive(Clone)]
 pub enum Source {
-    /// Known when the query starts; no NULL among them, for NULL equals nothing.
+    /// Constants of the plan; no NULL among them, for NULL equals nothing.
     Fixed { values: Vec<pg_sys::Datum>, type_oid: pg_sys::Oid },
-    /// The same, in text: values need not outlive the start of the query.
-    Texts(Vec<Vec<u8>>),
+    /// The same, in text.
+    Texts(Rc<[Vec<u8>]>),
+    /// A parameter of the statement.
+    External { number: i32, type_oid: pg_sys::Oid, is_array: bool },
+    /// The values of all of these.
+    Several(Rc<[Source]>),
     /// An executor parameter, which is set anew for every rescan.
     Parameter { number: usize, type_oid: pg_sys::Oid, is_array: bool },
-    /// A key of an index scan, computed anew for every rescan.
-    Key { key: *const pg_sys::ScanKeyData, type_oid: pg_sys::Oid },
+    /// A key of an index scan, computed anew for every rescan: its place among those.
+    Key { place: usize, type_oid: pg_sys::Oid },
 }
 
 /// What all conditions together demand of a row.
@@ -37,7 +42,6 @@ pub struct Conditions {
 
 /// The scan whose conditions are looked at.
 pub struct Scan {
-    pub state: *mut pg_sys::PlanState,
     pub relation: pg_sys::Relation,
     /// Its number in the range table.
     pub number: i32,
@@ -124,7 +128,7 @@ impl Conditions {
                     && kind_of(type_oid) == Some(kind)
                     && !self.all.iter().any(|equality| equality.attribute == attribute)
                 {
-                    self.all.push(Equality { attribute, source: Source::Key { key, type_oid } });
+                    self.all.push(Equality { attribute, source: Source::Key { place: at, type_oid } });
                 }
             }
         }
@@ -168,9 +172,9 @@ unsafe fn variable(node: *mut pg_sys::Node, scan: &Scan) -> Option<(i16, Kind)> 
         let variable = &*node.cast::<pg_sys::Var>();
         if variable.varlevelsup != 0 || variable.varattno <= 0 {
             None
-        } else if variable.varno as i32 == scan.number {
+        } else if variable.varno == scan.number {
             column(scan.relation, variable.varattno)
-        } else if variable.varno as i32 == pg_sys::INDEX_VAR && !scan.index.is_null() {
+        } else if variable.varno == pg_sys::INDEX_VAR && !scan.index.is_null() {
             index_column(scan.index, scan, variable.varattno as usize - 1)
         } else {
             None
@@ -192,7 +196,7 @@ unsafe fn comparison(expression: *mut pg_sys::OpExpr, scan: &Scan) -> Option<Equ
         if !is_equality_of(pg_sys::get_opcode((*expression).opno), kind) || !is_bytewise((*expression).inputcollid) {
             return None;
         }
-        let source = scalar(value, kind, scan)?;
+        let source = scalar(value, kind)?;
         Some(Equality { attribute, source })
     }
 }
@@ -210,7 +214,7 @@ unsafe fn membership(expression: *mut pg_sys::ScalarArrayOpExpr, scan: &Scan) ->
         {
             return None;
         }
-        let source = array(unlabelled(right.cast()), kind, scan)?;
+        let source = array(unlabelled(right.cast()), kind)?;
         Some(Equality { attribute, source })
     }
 }
@@ -235,106 +239,53 @@ unsafe fn boolean(node: *mut pg_sys::Node, scan: &Scan) -> Option<Equality> {
 }
 
 /// One value, of this kind.
-unsafe fn scalar(node: *mut pg_sys::Node, kind: Kind, scan: &Scan) -> Option<Source> {
+unsafe fn scalar(node: *mut pg_sys::Node, kind: Kind) -> Option<Source> {
     // SAFETY: the tag of a node says what it is.
     unsafe {
         let node = unlabelled(node);
-        if let Some(parameter) = executor_parameter(node) {
-            return (kind_of(parameter.paramtype) == Some(kind)).then_some(Source::Parameter {
-                number: parameter.paramid as usize,
-                type_oid: parameter.paramtype,
-                is_array: false,
-            });
-        }
-        let (value, type_oid) = known(node, scan)?;
-        (kind_of(type_oid) == Some(kind)).then(|| Source::Fixed { values: value.into_iter().collect(), type_oid })
+        let type_oid = pg_sys::exprType(node);
+        if kind_of(type_oid) == Some(kind) { value(node, type_oid, false) } else { None }
     }
 }
 
 /// The elements of an array, of this kind.
-unsafe fn array(node: *mut pg_sys::Node, kind: Kind, scan: &Scan) -> Option<Source> {
-    // SAFETY: the tag of a node says what it is; a value that is known is of the type that comes with it.
+unsafe fn array(node: *mut pg_sys::Node, kind: Kind) -> Option<Source> {
+    // SAFETY: the tag of a node says what it is.
     unsafe {
         if is_a(node, pg_sys::NodeTag::T_ArrayExpr) {
             let expression = node.cast::<pg_sys::ArrayExpr>();
-            let element = (*expression).element_typeid;
-            if (*expression).multidims || kind_of(element) != Some(kind) {
+            if (*expression).multidims {
                 return None;
             }
-            let mut values = Vec::new();
-            for node in nodes::list((*expression).elements) {
-                let (value, type_oid) = known(unlabelled(node.cast()), scan)?;
-                // A value is written as its own type writes it.
-                if kind_of(type_oid) != Some(kind) || pg_sys::getBaseType(type_oid) != pg_sys::getBaseType(element) {
-                    return None;
-                }
-                values.extend(value);
-            }
-            return Some(Source::Fixed { values, type_oid: element });
+            let elements = nodes::list((*expression).elements).map(|element| scalar(element.cast(), kind));
+            return Some(Source::Several(elements.collect::<Option<Vec<Source>>>()?.into()));
         }
-        if let Some(parameter) = executor_parameter(node) {
-            let element = pg_sys::get_base_element_type(parameter.paramtype);
-            return (kind_of(element) == Some(kind)).then_some(Source::Parameter {
-                number: parameter.paramid as usize,
-                type_oid: element,
-                is_array: true,
-            });
-        }
-        let (value, type_oid) = known(node, scan)?;
-        let element = pg_sys::get_base_element_type(type_oid);
-        if kind_of(element) != Some(kind) {
-            return None;
-        }
-        let mut values = value.map_or_else(Vec::new, |value| nodes::array_elements(value, element));
-        if forgets(Guard::OtherElements) {
-            values.truncate(1);
-        }
-        Some(Source::Fixed { values, type_oid: element })
+        let element = pg_sys::get_base_element_type(pg_sys::exprType(node));
+        if kind_of(element) == Some(kind) { value(node, element, true) } else { None }
     }
 }
 
-/// A parameter that the executor sets while it runs.
-unsafe fn executor_parameter<'a>(node: *mut pg_sys::Node) -> Option<&'a pg_sys::Param> {
-    // SAFETY: the tag of a node says what it is; plans outlive this walk.
-    unsafe {
-        if !is_a(node, pg_sys::NodeTag::T_Param) {
-            return None;
-        }
-        let parameter = &*node.cast::<pg_sys::Param>();
-        (parameter.paramkind == pg_sys::ParamKind::PARAM_EXEC).then_some(parameter)
-    }
-}
-
-/// A value that is known before the query runs: a constant or a parameter of the statement; `None` within is NULL.
-unsafe fn known(node: *mut pg_sys::Node, scan: &Scan) -> Option<(Option<pg_sys::Datum>, pg_sys::Oid)> {
-    // SAFETY: the tag of a node says what it is. A parameter's number is looked at before its place; the fetch hook takes a workspace.
+/// A value, or an array of them, that is a constant or a parameter.
+unsafe fn value(node: *mut pg_sys::Node, type_oid: pg_sys::Oid, is_array: bool) -> Option<Source> {
+    // SAFETY: the tag of a node says what it is; a constant is of its type.
     unsafe {
         match (*node).type_ {
             pg_sys::NodeTag::T_Const => {
                 let constant = &*node.cast::<pg_sys::Const>();
-                Some(((!constant.constisnull).then_some(constant.constvalue), constant.consttype))
+                let values = nodes::values(constant.constvalue, constant.constisnull, is_array, type_oid);
+                Some(Source::Fixed { values, type_oid })
             }
             pg_sys::NodeTag::T_Param => {
                 let parameter = &*node.cast::<pg_sys::Param>();
-                let list = (*(*scan.state).state).es_param_list_info;
-                if parameter.paramkind != pg_sys::ParamKind::PARAM_EXTERN
-                    || list.is_null()
-                    || parameter.paramid < 1
-                    || parameter.paramid > (*list).numParams
-                {
-                    return None;
-                }
-                let mut workspace: pg_sys::ParamExternData = std::mem::zeroed();
-                let given = match (*list).paramFetch {
-                    Some(fetch) => {
-                        pg_sys::ffi::pg_guard_ffi_boundary(|| fetch(list, parameter.paramid, false, &mut workspace))
+                match parameter.paramkind {
+                    pg_sys::ParamKind::PARAM_EXTERN => {
+                        Some(Source::External { number: parameter.paramid, type_oid, is_array })
                     }
-                    None => (*list).params.as_mut_ptr().add(parameter.paramid as usize - 1),
-                };
-                if (*given).ptype != parameter.paramtype {
-                    return None;
+                    pg_sys::ParamKind::PARAM_EXEC => {
+                        Some(Source::Parameter { number: parameter.paramid as usize, type_oid, is_array })
+                    }
+                    _ => None,
                 }
-                Some(((!(*given).isnull).then_some((*given).value), (*given).ptype))
             }
             _ => None,
         }

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap};
 use std::ffi::{CStr, CString, c_char};
 use std::rc::Rc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 use pgrx::prelude::*;
 
@@ -226,9 +226,9 @@ const OF_TIME: &[&str] =
 /// Those that read a time from a text, which may say 'now' or 'today'.
 const READ_TIME: &[&str] = &["date_in", "time_in", "timetz_in", "timestamp_in", "timestamptz_in"];
 
-/// Functions of this extension that a captured query may call although they are volatile.
+/// Functions of this extension that a captured query may call: those of captures, and tags and keys, whose text is the same in every session.
 const OWN: &[&str] =
-    &["capture_begin", "capture_end", "capture", "explain_tags", "advise", "as_of", "covers", "status"];
+    &["as_of", "capture_begin", "capture_end", "check_tag", "covers", "key", "tag", "tag_agg", "tags_of"];
 
 /// The language sql, by its number in `pg_language`.
 const SQL_LANGUAGE: u32 = 14;
@@ -249,8 +249,15 @@ thread_local! {
     static KNOWN: RefCell<HashMap<u32, Option<Rc<Findings>>>> = RefCell::default();
 }
 static IS_REGISTERED: AtomicBool = AtomicBool::new(false);
-/// Set by a callback, which cannot fail; then nothing is known any more.
-static IS_STALE: AtomicBool = AtomicBool::new(false);
+/// Counts changes of functions. A callback cannot fail, so it does no more than this.
+static GENERATION: AtomicU64 = AtomicU64::new(0);
+/// The count under which [`KNOWN`] was filled.
+static KNOWN_UNDER: AtomicU64 = AtomicU64::new(0);
+
+/// Changes whenever a function may have changed.
+pub fn generation() -> u64 {
+    GENERATION.load(Relaxed)
+}
 
 /// What is to be known about a function; `None`: nothing, its result depends on its arguments and what its queries read.
 pub fn findings_of(function: pg_sys::Oid) -> Option<Rc<Findings>> {
@@ -264,7 +271,7 @@ pub fn findings_of(function: pg_sys::Oid) -> Option<Rc<Findings>> {
             );
         }
     }
-    if IS_STALE.swap(false, Relaxed) {
+    if KNOWN_UNDER.swap(generation(), Relaxed) != generation() {
         KNOWN.take();
     }
     if let Some(known) = KNOWN.with_borrow(|known| known.get(&function.to_u32()).cloned()) {
@@ -281,7 +288,7 @@ pub fn findings_of(function: pg_sys::Oid) -> Option<Rc<Findings>> {
 
 #[pg_guard]
 unsafe extern "C-unwind" fn on_change(_argument: pg_sys::Datum, _cache: i32, _hash: u32) {
-    IS_STALE.store(true, Relaxed);
+    GENERATION.fetch_add(1, Relaxed);
 }
 
 /// A row of `pg_proc`.

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering::Relaxed};
 
 use pgrx::prelude::*;
 
-use super::{plan, session, watch};
+use super::{session, statement, watch};
 use crate::broken::{Guard, forgets};
 
 mod raw {
@@ -99,7 +99,9 @@ pub fn init() {
         pg_sys::ProcessUtility_hook = Some(on_utility);
         pg_sys::RegisterXactCallback(Some(on_transaction_end), std::ptr::null_mut());
         pg_sys::RegisterSubXactCallback(Some(on_subtransaction_end), std::ptr::null_mut());
-        LOADED_IN.store(pg_sys::GetCurrentStatementStartTimestamp(), Relaxed);
+        if !pg_sys::process_shared_preload_libraries_in_progress {
+            LOADED_IN.store(pg_sys::GetCurrentStatementStartTimestamp(), Relaxed);
+        }
     }
 }
 
@@ -148,10 +150,13 @@ unsafe extern "C-unwind" fn started(query: *mut pg_sys::QueryDesc) {
         });
         if is_older {
             session::refuse("a query ran with a snapshot from before capture_begin");
-        } else if LOADED_IN.load(Relaxed) == pg_sys::GetCurrentStatementStartTimestamp() && !IS_ONE_SHOT.load(Relaxed) {
+        } else if LOADED_IN.load(Relaxed) != 0
+            && LOADED_IN.load(Relaxed) == pg_sys::GetCurrentStatementStartTimestamp()
+            && !IS_ONE_SHOT.load(Relaxed)
+        {
             session::refuse("the library was loaded within this statement: LOAD 'libcachetag' first, or preload it");
         }
-        plan::instrument(query);
+        statement::capture(query);
     }
 }
 

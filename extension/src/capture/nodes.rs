@@ -75,3 +75,42 @@ pub unsafe fn array_elements(array: pg_sys::Datum, element: pg_sys::Oid) -> Vec<
         (0..count as usize).filter(|at| !*nulls.add(*at)).map(|at| *values.add(at)).collect()
     }
 }
+
+/// The values of a scalar or an array; NULL equals nothing.
+///
+/// # Safety
+///
+/// The value is of this type, or an array of it.
+pub unsafe fn values(value: pg_sys::Datum, is_null: bool, is_array: bool, type_oid: pg_sys::Oid) -> Vec<pg_sys::Datum> {
+    if is_null {
+        Vec::new()
+    } else if is_array {
+        // SAFETY: the caller's promise.
+        unsafe { array_elements(value, type_oid) }
+    } else {
+        vec![value]
+    }
+}
+
+/// A parameter of a statement; `None`: there is none of this number and type.
+///
+/// # Safety
+///
+/// `list` is the statement's, or NULL; `workspace` is for the hook that fetches it, if there is one.
+pub unsafe fn external(
+    list: pg_sys::ParamListInfo,
+    number: c_int,
+    workspace: &mut pg_sys::ParamExternData,
+) -> Option<*const pg_sys::ParamExternData> {
+    // SAFETY: the caller's promise; the number is looked at before its place.
+    unsafe {
+        if list.is_null() || number < 1 || number > (*list).numParams {
+            return None;
+        }
+        let given = match (*list).paramFetch {
+            Some(fetch) => pg_sys::ffi::pg_guard_ffi_boundary(|| fetch(list, number, false, &raw mut *workspace)),
+            None => (*list).params.as_mut_ptr().add(number as usize - 1),
+        };
+        Some(given.cast_const())
+    }
+}

@@ -1,21 +1,24 @@
 //! The walk through a plan that is about to run.
 
 use std::collections::BTreeSet;
-use std::ffi::{c_char, c_void};
+use std::ffi::c_void;
 use std::rc::Rc;
 
+use cachetag_core::Tag;
 use pgrx::prelude::*;
 
 use super::choice::{Choice, bound_columns, choose, oid_of};
 use super::cover::{Conditions, Scan};
 use super::expression::{Expressions, names_a_moment};
-use super::session::{self, Suspended};
-use super::{advice, nodes, watch};
+use super::functions::Findings;
+use super::record::Recorder;
+use super::session::{ScanReport, Suspended};
+use super::{advice, nodes};
 use crate::broken::{Guard, forgets};
 use crate::column::table_name;
 use crate::rules::{TableRules, rules_of};
 
-mod raw {
+pub mod raw {
     use pgrx::pg_sys;
     use std::ffi::c_void;
 
@@ -28,63 +31,104 @@ mod raw {
     }
 }
 
-/// What is known of the statement whose plan is walked.
-struct Statement {
+/// What a plan depends on in every execution.
+pub struct Analysis {
+    /// It calls `cachetag.capture_end`: it is no part of the capture.
+    pub ends_capture: bool,
+    pub findings: Findings,
+    pub relations: Vec<Named>,
+    pub scans: Vec<ScanOf>,
+    /// Is it the same in the next execution of the plan? Not if the executor leaves partitions out when it starts.
+    pub is_reusable: bool,
+}
+
+/// A relation that the statement names.
+pub struct Named {
+    pub oid: pg_sys::Oid,
+    /// The families of the rules about it.
+    pub families: Vec<Box<str>>,
+}
+
+/// A scan of a relation.
+pub struct ScanOf {
+    /// The scan's node, by which its state is found.
+    pub plan: *mut pg_sys::Plan,
+    pub relation: pg_sys::Oid,
+    pub tags: Tags,
+    /// Made for scans that could be finer; for all, if the capture is to explain itself.
+    pub report: Option<ScanReport>,
+}
+
+/// What a scan depends on.
+pub enum Tags {
+    Recorded(Recorder),
+    Constant {
+        whole_family: Tag,
+        tag: Tag,
+    },
+    Family(Tag),
+    /// No tag speaks for it.
+    None(String),
+}
+
+/// What is gathered in the walk.
+#[derive(Default)]
+struct Walk {
     expressions: Expressions,
     scans: Vec<*mut pg_sys::PlanState>,
     reasons: BTreeSet<String>,
+    prunes_at_start: bool,
 }
 
-/// Records what a statement reads that is known now, and sees to it that the rest is recorded while it runs.
+/// Finds out what a statement depends on.
 ///
 /// # Safety
 ///
 /// The query has been started by the executor and has not run yet.
-pub unsafe fn instrument(query: *mut pg_sys::QueryDesc) {
+pub unsafe fn analyse(query: *mut pg_sys::QueryDesc, is_detailed: bool) -> Analysis {
     // SAFETY: the caller's promise. Nothing of this walk holds a borrow while C runs.
     unsafe {
         let plan = (*query).plannedstmt;
-        let mut statement =
-            Statement { expressions: Expressions::default(), scans: Vec::new(), reasons: BTreeSet::new() };
-        visit((*query).planstate, (&raw mut statement).cast());
-        if statement.expressions.findings.ends_capture {
-            if !statement.scans.is_empty() {
-                session::refuse("the query that ends the capture reads tables itself");
+        let mut walk = Walk::default();
+        // An error unwinds from here on, so that what is held is given back.
+        pg_sys::ffi::pg_guard_ffi_boundary(|| visit((*query).planstate, (&raw mut walk).cast()));
+        let mut findings = std::mem::take(&mut walk.expressions.findings);
+        let mut analysis = Analysis {
+            ends_capture: findings.ends_capture,
+            findings: Findings::default(),
+            relations: Vec::new(),
+            scans: Vec::new(),
+            is_reusable: !walk.prunes_at_start,
+        };
+        if analysis.ends_capture {
+            if !walk.scans.is_empty() {
+                analysis.findings.reasons.insert("the query that ends the capture reads tables itself".to_owned());
             }
-            return;
+            return analysis;
         }
+        findings.reasons.append(&mut walk.reasons);
         if (*plan).commandType != pg_sys::CmdType::CMD_SELECT || (*plan).hasModifyingCTE {
-            statement.reasons.insert("it writes".to_owned());
+            findings.reasons.insert("it writes".to_owned());
         } else if !(*plan).rowMarks.is_null() {
-            statement.reasons.insert("FOR UPDATE and FOR SHARE lock rows".to_owned());
-        } else if statement.expressions.reads_system_column {
-            statement.reasons.insert("a system column (ctid, xmin …) changes without a change of the row".to_owned());
+            findings.reasons.insert("FOR UPDATE and FOR SHARE lock rows".to_owned());
+        } else if walk.expressions.reads_system_column {
+            findings.reasons.insert("a system column (ctid, xmin …) changes without a change of the row".to_owned());
         }
         if names_a_moment((*query).sourceText) {
             let reason = "'now', 'today', 'tomorrow' or 'yesterday' in the statement may stand for a time";
-            statement.reasons.insert(reason.to_owned());
+            findings.reasons.insert(reason.to_owned());
         }
-        if pg_sys::GetTopTransactionIdIfAny() != pg_sys::InvalidTransactionId {
-            statement.reasons.insert("the transaction has written, and sees what nobody else sees yet".to_owned());
+        if (*plan).dependsOnRole {
+            findings.session.insert("current_user".to_owned());
         }
-        let findings = std::mem::take(&mut statement.expressions.findings);
-        session::with(|capture| {
-            for reason in findings.reasons.iter().chain(&statement.reasons) {
-                capture.refuse(reason);
-            }
-            for what in &findings.session {
-                capture.depends_on_session(what);
-            }
-            if (*plan).dependsOnRole {
-                capture.depends_on_session("current_user");
-            }
-        });
         for entry in nodes::list((*plan).rtable) {
-            relation(entry.cast());
+            analysis.relations.extend(relation(entry.cast(), &mut findings));
         }
-        for state in statement.scans {
-            scan(state, (*query).sourceText);
+        for state in walk.scans {
+            analysis.scans.extend(scan(state, &mut findings, is_detailed));
         }
+        analysis.findings = findings;
+        analysis
     }
 }
 
@@ -95,36 +139,38 @@ unsafe extern "C-unwind" fn visit(state: *mut pg_sys::PlanState, context: *mut c
     if state.is_null() {
         return false;
     }
-    // SAFETY: the context is what `instrument` passed; the tag of a node says what it is.
+    // SAFETY: the context is what `analyse` passed; the tag of a node says what it is.
     unsafe {
         let subplans = (*(*state).state).es_subplanstates;
         if forgets(Guard::Subplans) && nodes::list(subplans).any(|subplan| subplan == state.cast()) {
             return false;
         }
-        let statement = &mut *context.cast::<Statement>();
+        let walk = &mut *context.cast::<Walk>();
         match (*state).type_ {
             T_SeqScanState
             | T_TidScanState
             | T_TidRangeScanState
             | T_IndexScanState
             | T_IndexOnlyScanState
-            | T_BitmapHeapScanState => statement.scans.push(state),
+            | T_BitmapHeapScanState => walk.scans.push(state),
             T_SampleScanState => {
-                statement.scans.push(state);
-                statement.reasons.insert("TABLESAMPLE takes other rows each time".to_owned());
+                walk.scans.push(state);
+                walk.reasons.insert("TABLESAMPLE takes other rows each time".to_owned());
             }
             T_ForeignScanState | T_CustomScanState => {
-                statement.reasons.insert("a foreign or custom scan reads what the log does not have".to_owned());
+                walk.reasons.insert("a foreign or custom scan reads what the log does not have".to_owned());
             }
             T_ModifyTableState => {
-                statement.reasons.insert("it writes".to_owned());
+                walk.reasons.insert("it writes".to_owned());
             }
             T_LockRowsState => {
-                statement.reasons.insert("FOR UPDATE and FOR SHARE lock rows".to_owned());
+                walk.reasons.insert("FOR UPDATE and FOR SHARE lock rows".to_owned());
             }
             T_NamedTuplestoreScanState => {
-                statement.reasons.insert("a transition table exists in a trigger only".to_owned());
+                walk.reasons.insert("a transition table exists in a trigger only".to_owned());
             }
+            T_AppendState => walk.prunes_at_start |= prunes_at_start((*state).plan),
+            T_MergeAppendState => walk.prunes_at_start |= prunes_at_start((*state).plan),
             T_BitmapIndexScanState
             | T_SubqueryScanState
             | T_FunctionScanState
@@ -136,21 +182,41 @@ unsafe extern "C-unwind" fn visit(state: *mut pg_sys::PlanState, context: *mut c
                 // The tags of all scans are side by side.
                 let is_scan = (T_ScanState as u32..=T_CustomScanState as u32).contains(&(other as u32));
                 if is_scan {
-                    statement.reasons.insert("a scan of an unknown kind".to_owned());
+                    walk.reasons.insert("a scan of an unknown kind".to_owned());
                 }
             }
         }
-        statement.expressions.look_at_plan((*state).plan);
+        walk.expressions.look_at_plan((*state).plan);
         raw::planstate_tree_walker(state, visit, context)
     }
 }
 
+/// Does the executor leave parts of an Append or MergeAppend out? Some of them when it starts.
+unsafe fn prunes_at_start(plan: *mut pg_sys::Plan) -> bool {
+    // SAFETY: the tag of a node says what it is.
+    unsafe {
+        #[cfg(not(feature = "pg18"))]
+        let prunes = if (*plan).type_ == pg_sys::NodeTag::T_Append {
+            !(*plan.cast::<pg_sys::Append>()).part_prune_info.is_null()
+        } else {
+            !(*plan.cast::<pg_sys::MergeAppend>()).part_prune_info.is_null()
+        };
+        #[cfg(feature = "pg18")]
+        let prunes = if (*plan).type_ == pg_sys::NodeTag::T_Append {
+            (*plan.cast::<pg_sys::Append>()).part_prune_index >= 0
+        } else {
+            (*plan.cast::<pg_sys::MergeAppend>()).part_prune_index >= 0
+        };
+        prunes
+    }
+}
+
 /// A relation that the statement names.
-unsafe fn relation(entry: *mut pg_sys::RangeTblEntry) {
+unsafe fn relation(entry: *mut pg_sys::RangeTblEntry, findings: &mut Findings) -> Option<Named> {
     // SAFETY: the caller's promise: an entry of a range table. A view keeps its oid, since PostgreSQL 16 as a subquery.
     let (oid, kind) = unsafe { ((*entry).relid, (*entry).relkind as u8) };
-    if oid == pg_sys::InvalidOid || session::with(|capture| capture.knows_relation(oid)) {
-        return;
+    if oid == pg_sys::InvalidOid {
+        return None;
     }
     let mut families: Vec<Box<str>> = Vec::new();
     let refusal = match kind {
@@ -168,7 +234,7 @@ unsafe fn relation(entry: *mut pg_sys::RangeTblEntry) {
                     families = match rules(oid) {
                         Ok(rules) => rules.rules.iter().map(|rule| rule.whole_family.as_str().into()).collect(),
                         Err(error) => {
-                            session::refuse(error);
+                            findings.reasons.insert(error);
                             Vec::new()
                         }
                     };
@@ -187,9 +253,9 @@ unsafe fn relation(entry: *mut pg_sys::RangeTblEntry) {
         _ => Some("is not a table"),
     };
     if let Some(refusal) = refusal {
-        session::refuse(format!("{} {refusal}", table_name(oid)));
+        findings.reasons.insert(format!("{} {refusal}", table_name(oid)));
     }
-    session::with(|capture| capture.add_relation(oid, families));
+    Some(Named { oid, families })
 }
 
 /// The rules of a table, read without being captured.
@@ -199,83 +265,69 @@ fn rules(table: pg_sys::Oid) -> Result<Rc<TableRules>, String> {
 }
 
 /// A scan of a relation.
-unsafe fn scan(state: *mut pg_sys::PlanState, statement: *const c_char) {
+unsafe fn scan(state: *mut pg_sys::PlanState, findings: &mut Findings, is_detailed: bool) -> Option<ScanOf> {
     // SAFETY: the caller's promise: a scan of a relation, which is open, as are its indexes.
     unsafe {
         let relation = (*state.cast::<pg_sys::ScanState>()).ss_currentRelation;
+        if relation.is_null() {
+            findings.reasons.insert("a scan of no relation".to_owned());
+            return None;
+        }
         let oid = oid_of(relation);
-        let kind = (*(*relation).rd_rel).relkind as u8;
-        let persistence = (*(*relation).rd_rel).relpersistence as u8;
-        if relation.is_null()
-            || oid.to_u32() < pg_sys::FirstNormalObjectId
-            || kind != pg_sys::RELKIND_RELATION
-            || persistence != pg_sys::RELPERSISTENCE_PERMANENT
+        let form = &*(*relation).rd_rel;
+        if oid.to_u32() < pg_sys::FirstNormalObjectId
+            || form.relkind as u8 != pg_sys::RELKIND_RELATION
+            || form.relpersistence as u8 != pg_sys::RELPERSISTENCE_PERMANENT
         {
             // Its entry in the range table has made the result one that is not cached.
-            return;
+            return None;
         }
         let rules = match rules(oid) {
             Ok(rules) => rules,
-            Err(error) => return session::refuse(error),
+            Err(error) => {
+                findings.reasons.insert(error);
+                return None;
+            }
         };
-        let mut scan = Scan {
-            state,
-            relation,
-            number: (*(*state).plan.cast::<pg_sys::Scan>()).scanrelid as i32,
-            index: std::ptr::null_mut(),
-        };
-        let conditions = conditions(&mut scan);
+        let plan = (*state).plan;
+        let mut scan =
+            Scan { relation, number: (*plan.cast::<pg_sys::Scan>()).scanrelid as i32, index: std::ptr::null_mut() };
+        let conditions = conditions(&mut scan, state);
         let choice = choose(&rules, &conditions, &scan);
-        let is_detailed = session::with(|capture| capture.is_detailed());
-        if is_detailed || !matches!(choice, Ok(Choice::Keys(_))) {
+        let report = (is_detailed || !matches!(choice, Ok(Choice::Keys(_)))).then(|| {
             let binds = bound_columns(&conditions, &scan);
-            let report = advice::report(oid, &rules, choice.as_ref(), &binds);
-            advice::remember(&report, statement);
-            session::with(|capture| capture.add_scan(report));
-        }
-        match choice {
-            Ok(Choice::Keys(ways)) => {
-                let mut watch = watch::Watch::new(oid, rules, ways);
-                if watch.is_fixed() {
-                    if !forgets(Guard::FixedKeys) {
-                        watch.record(state);
-                    }
-                } else if !forgets(Guard::RuntimeKeys) {
-                    watch::install(state, watch);
-                }
-            }
-            Ok(Choice::Constant { .. }) if forgets(Guard::Constants) => {}
-            Ok(Choice::Family { .. }) if forgets(Guard::Families) => {}
-            Ok(Choice::Constant { rule, tag }) => {
-                let family = &rules.rules[rule].whole_family;
-                session::with(|capture| capture.add_tag(oid, family, tag.as_str()));
-            }
-            Ok(Choice::Family { rule }) => {
-                let family = &rules.rules[rule].whole_family;
-                session::with(|capture| capture.add_family(oid, family));
-            }
-            Err(_) if rules.rules.is_empty() && forgets(Guard::Untracked) => {}
-            Err(reason) => session::refuse(format!("table {}: {reason}", table_name(oid))),
-        }
+            advice::report(oid, &rules, choice.as_ref(), &binds)
+        });
+        let whole_family = |rule: usize| rules.rules[rule].whole_family.clone();
+        let tags = match choice {
+            Ok(Choice::Constant { .. }) if forgets(Guard::Constants) => return None,
+            Ok(Choice::Family { .. }) if forgets(Guard::Families) => return None,
+            Err(_) if rules.rules.is_empty() && forgets(Guard::Untracked) => return None,
+            Ok(Choice::Constant { rule, tag }) => Tags::Constant { whole_family: whole_family(rule), tag },
+            Ok(Choice::Family { rule }) => Tags::Family(whole_family(rule)),
+            Ok(Choice::Keys(ways)) => Tags::Recorded(Recorder::new(oid, rules, ways)),
+            Err(reason) => Tags::None(format!("table {}: {reason}", table_name(oid))),
+        };
+        Some(ScanOf { plan, relation: oid, tags, report })
     }
 }
 
-unsafe fn conditions(scan: &mut Scan) -> Conditions {
+unsafe fn conditions(scan: &mut Scan, state: *mut pg_sys::PlanState) -> Conditions {
     use pg_sys::NodeTag::*;
     let mut conditions = Conditions::default();
     // SAFETY: the caller's promise; the tag of a node says what it is.
     unsafe {
-        let plan = (*scan.state).plan;
-        match (*scan.state).type_ {
+        let plan = (*state).plan;
+        match (*state).type_ {
             T_IndexScanState => {
-                let state = &*scan.state.cast::<pg_sys::IndexScanState>();
+                let state = &*state.cast::<pg_sys::IndexScanState>();
                 conditions.add((*plan.cast::<pg_sys::IndexScan>()).indexqualorig, scan);
                 conditions.add((*plan).qual, scan);
                 let index = state.iss_RelationDesc;
                 conditions.add_runtime_keys(scan, index, state.iss_RuntimeKeys, state.iss_NumRuntimeKeys);
             }
             T_IndexOnlyScanState => {
-                let state = &*scan.state.cast::<pg_sys::IndexOnlyScanState>();
+                let state = &*state.cast::<pg_sys::IndexOnlyScanState>();
                 scan.index = state.ioss_RelationDesc;
                 conditions.add((*plan.cast::<pg_sys::IndexOnlyScan>()).indexqual, scan);
                 conditions.add((*plan).qual, scan);

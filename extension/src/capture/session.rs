@@ -188,18 +188,14 @@ impl Capture {
         self.families.entry(whole_family.as_str().into()).or_default()
     }
 
-    pub fn knows_relation(&self, relation: pg_sys::Oid) -> bool {
-        self.relations.contains_key(&relation.to_u32())
-    }
-
     /// A query names this relation.
-    pub fn add_relation(&mut self, relation: pg_sys::Oid, families: Vec<Box<str>>) {
-        self.relations.insert(relation.to_u32(), families);
+    pub fn add_relation(&mut self, relation: pg_sys::Oid, families: &[Box<str>]) {
+        self.relations.entry(relation.to_u32()).or_insert_with(|| families.to_vec());
     }
 
-    pub fn add_scan(&mut self, scan: ScanReport) {
-        if self.scans.len() < MAX_SCANS && !self.scans.contains(&scan) {
-            self.scans.push(scan);
+    pub fn add_scan(&mut self, scan: &ScanReport) {
+        if self.scans.len() < MAX_SCANS && !self.scans.contains(scan) {
+            self.scans.push(scan.clone());
         }
     }
 

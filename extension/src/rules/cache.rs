@@ -43,6 +43,11 @@ thread_local! {
     static WATCHED: RefCell<BTreeSet<u32>> = const { RefCell::new(BTreeSet::new()) };
 }
 
+/// Changes whenever rules or their tables may have changed. What was made of [`rules_of`] under one number is good as long as it is the same.
+pub fn generation() -> u64 {
+    GENERATION.get()
+}
+
 /// The rules of a table.
 pub fn rules_of(table: pg_sys::Oid) -> Result<Rc<TableRules>> {
     let known = CACHE.with_borrow_mut(|cache| {

@@ -7,7 +7,7 @@ CREATE FUNCTION lsn(token text) RETURNS pg_lsn LANGUAGE sql IMMUTABLE AS $$ SELE
 CREATE FUNCTION token(lsn pg_lsn) RETURNS text LANGUAGE sql IMMUTABLE AS $$ SELECT '1767225600.' || lpad((lsn - '0/0'::pg_lsn)::text, 20, '0') $$;
 \set old '''1767225600.00000000000000000001'''
 -- A token is raised to it, in its own epoch; one that is newer stays.
-SELECT pg_current_wal_insert_lsn() AS before \gset
+SELECT pg_current_wal_flush_lsn() AS before \gset
 INSERT INTO t VALUES (1);
 SELECT split_part(cachetag.as_of(:old), '.', 1), lsn(cachetag.as_of(:old)) > :'before', lsn(cachetag.as_of(:old)) <= pg_current_wal_insert_lsn();
 SELECT current_setting('cachetag.floor')::pg_lsn > :'before';
@@ -22,13 +22,13 @@ SELECT cachetag.as_of('x');
 BEGIN ISOLATION LEVEL REPEATABLE READ;
 SELECT cachetag.as_of(:old);
 ROLLBACK;
-SELECT pg_current_wal_insert_lsn() AS before \gset
+SELECT pg_current_wal_flush_lsn() AS before \gset
 BEGIN ISOLATION LEVEL REPEATABLE READ;
 SHOW cachetag.floor \g /dev/null
 SELECT count(*) FROM t;
 SELECT count(*) FROM dblink('dbname=' || current_database(), 'INSERT INTO t VALUES (3) RETURNING id') AS r(id int);
 SHOW cachetag.floor \g /dev/null
-SELECT pg_current_wal_insert_lsn() AS now \gset
+SELECT pg_current_wal_flush_lsn() AS now \gset
 SELECT cachetag.covers(token(:'before')), cachetag.covers(token(:'now'));
 SELECT lsn(cachetag.as_of(:old)) >= :'before', lsn(cachetag.as_of(:old)) < :'now', cachetag.as_of(token(:'now')) = cachetag.as_of(:old);
 SELECT count(*) FROM t;
@@ -39,7 +39,7 @@ BEGIN ISOLATION LEVEL SERIALIZABLE;
 SELECT cachetag.covers(:old);
 COMMIT;
 -- A commit that is in the log and not visible holds the floor back: it waits for a standby that there is not.
-SELECT pg_current_wal_insert_lsn() AS before \gset
+SELECT pg_current_wal_flush_lsn() AS before \gset
 SELECT count(*) FROM dblink_connect('waiting', 'dbname=' || current_database());
 SELECT dblink_exec('waiting', 'SET synchronous_commit = remote_apply');
 ALTER SYSTEM SET synchronous_standby_names = 'nobody';
@@ -50,7 +50,7 @@ SELECT dblink_send_query('waiting', 'INSERT INTO t VALUES (4)');
 DO $$ BEGIN WHILE NOT EXISTS (SELECT FROM pg_stat_activity WHERE wait_event = 'SyncRep') LOOP PERFORM pg_sleep(0.01); PERFORM pg_stat_clear_snapshot(); END LOOP; END $$;
 INSERT INTO t VALUES (5);
 SELECT count(*) FROM t WHERE id IN (4, 5);
-SELECT pg_current_wal_insert_lsn() AS after \gset
+SELECT pg_current_wal_flush_lsn() AS after \gset
 SELECT current_setting('cachetag.floor')::pg_lsn < :'after', lsn(cachetag.as_of(:old)) < :'after';
 ALTER SYSTEM RESET synchronous_standby_names;
 SELECT pg_reload_conf();
@@ -63,11 +63,11 @@ SELECT current_setting('cachetag.floor')::pg_lsn >= :'after';
 BEGIN;
 INSERT INTO t VALUES (6);
 PREPARE TRANSACTION 'p';
-SELECT pg_current_wal_insert_lsn() AS after \gset
+SELECT pg_current_wal_flush_lsn() AS after \gset
 SELECT current_setting('cachetag.floor')::pg_lsn >= :'after';
 COMMIT PREPARED 'p';
 COMMIT PREPARED 'p';
-SELECT pg_current_wal_insert_lsn() AS after \gset
+SELECT pg_current_wal_flush_lsn() AS after \gset
 SELECT current_setting('cachetag.floor')::pg_lsn >= :'after';
 CREATE TABLE deferred (id int PRIMARY KEY DEFERRABLE INITIALLY DEFERRED);
 BEGIN;
@@ -78,7 +78,7 @@ CALL commits();
 SELECT dblink_exec('waiting', 'BEGIN; INSERT INTO t VALUES (9)');
 SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE query LIKE 'BEGIN; INSERT INTO t VALUES (9)%' AND pid <> pg_backend_pid();
 DO $$ BEGIN WHILE EXISTS (SELECT FROM pg_stat_activity WHERE query LIKE 'BEGIN; INSERT INTO t VALUES (9)%' AND pid <> pg_backend_pid()) LOOP PERFORM pg_sleep(0.01); PERFORM pg_stat_clear_snapshot(); END LOOP; END $$;
-SELECT pg_current_wal_insert_lsn() AS after \gset
+SELECT pg_current_wal_flush_lsn() AS after \gset
 SELECT current_setting('cachetag.floor')::pg_lsn >= :'after';
 -- A capture raises its token.
 SELECT count(*) FROM cachetag.track('t', 't:{id}');
