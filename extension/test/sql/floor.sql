@@ -46,10 +46,25 @@ ALTER SYSTEM SET synchronous_standby_names = 'nobody';
 SELECT pg_reload_conf();
 DO $$ BEGIN WHILE (SELECT s FROM dblink('waiting', 'SELECT current_setting(''synchronous_standby_names'')') AS r(s text)) = '' LOOP PERFORM pg_sleep(0.01); END LOOP; END $$;
 SET synchronous_commit = local;
-SELECT dblink_send_query('waiting', 'INSERT INTO t VALUES (4)');
-DO $$ BEGIN WHILE NOT EXISTS (SELECT FROM pg_stat_activity WHERE wait_event = 'SyncRep') LOOP PERFORM pg_sleep(0.01); PERFORM pg_stat_clear_snapshot(); END LOOP; END $$;
+-- The checkpointer tells commits to wait, whenever it hears of the setting: the first ones may not.
+DO $$
+DECLARE
+    id int := 1000;
+BEGIN
+    LOOP
+        PERFORM dblink_send_query('waiting', format('INSERT INTO t VALUES (%s)', id));
+        WHILE dblink_is_busy('waiting') = 1 AND NOT EXISTS (SELECT FROM pg_stat_activity WHERE wait_event = 'SyncRep') LOOP
+            PERFORM pg_sleep(0.01), pg_stat_clear_snapshot();
+        END LOOP;
+        EXIT WHEN dblink_is_busy('waiting') = 1;
+        PERFORM FROM dblink_get_result('waiting') AS r(status text);
+        PERFORM FROM dblink_get_result('waiting') AS r(status text);
+        id := id + 1;
+    END LOOP;
+    PERFORM set_config('test.waiting', id::text, false);
+END $$;
 INSERT INTO t VALUES (5);
-SELECT count(*) FROM t WHERE id IN (4, 5);
+SELECT id FROM t WHERE id IN (5, current_setting('test.waiting')::int);
 SELECT pg_current_wal_flush_lsn() AS after \gset
 SELECT current_setting('cachetag.floor')::pg_lsn < :'after', lsn(cachetag.as_of(:old)) < :'after';
 ALTER SYSTEM RESET synchronous_standby_names;
@@ -57,7 +72,7 @@ SELECT pg_reload_conf();
 DO $$ BEGIN WHILE dblink_is_busy('waiting') = 1 LOOP PERFORM pg_sleep(0.01); END LOOP; END $$;
 SELECT * FROM dblink_get_result('waiting') AS r(status text);
 SELECT count(*) FROM dblink_get_result('waiting') AS r(status text);
-SELECT count(*) FROM t WHERE id IN (4, 5);
+SELECT count(*) FROM t WHERE id IN (5, current_setting('test.waiting')::int);
 SELECT current_setting('cachetag.floor')::pg_lsn >= :'after';
 -- Prepared transactions, subtransactions, cancelled and terminated backends leave no note behind.
 BEGIN;
