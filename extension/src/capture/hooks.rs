@@ -140,9 +140,6 @@ unsafe extern "C-unwind" fn on_start(query: *mut pg_sys::QueryDesc, flags: c_int
 unsafe extern "C-unwind" fn started(query: *mut pg_sys::QueryDesc) {
     // SAFETY: the executor has just started the query.
     unsafe {
-        if forgets(Guard::Functions) && RUNNING.with_borrow(|running| !running.frames.is_empty()) {
-            return;
-        }
         let snapshot = (*query).snapshot as usize;
         let is_older = RUNNING.with_borrow_mut(|running| {
             running.seen.push(((*query).estate as usize, session::generation()));
@@ -156,7 +153,9 @@ unsafe extern "C-unwind" fn started(query: *mut pg_sys::QueryDesc) {
         {
             session::refuse("the library was loaded within this statement: LOAD 'libcachetag' first, or preload it");
         }
-        statement::capture(query);
+        if !(forgets(Guard::Functions) && RUNNING.with_borrow(|running| !running.frames.is_empty())) {
+            statement::capture(query);
+        }
     }
 }
 

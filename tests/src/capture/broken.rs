@@ -20,6 +20,7 @@ pub const GUARDS: &[&str] = &[
     "OtherWays",
     "OtherElements",
     "Limit",
+    "LazyParameters",
     "Subplans",
     "Functions",
     "Definitions",
