@@ -41,7 +41,7 @@ end_to_end() {
     for file in tests/tests/*; do
         name=$(basename "$file" .rs)
         case $name in
-        redis* | model | checker | broken) ;; # have a turn of their own
+        redis* | model | checker | broken | capture_fuzz) ;; # have a turn of their own
         *) targets+=(--test "$name") ;;
         esac
     done
@@ -57,6 +57,7 @@ step "end to end" end_to_end
 step "examples in other languages" scripts/examples.sh
 step "checker: three million reads under every fault" told --test checker
 step "checker: every guard taken out on purpose is caught" told --test broken
+step "capture: 20,000 changed results, and every source of tags forgotten once" told --test capture_fuzz
 step "PostgreSQL's regression tests, every table tracked" scripts/regression.sh
 
 echo

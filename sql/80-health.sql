@@ -143,7 +143,7 @@ BEGIN
 END $$;
 
 CREATE FUNCTION cachetag._event_triggers() RETURNS name[]
-    LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$ SELECT '{cachetag_start,cachetag_ddl,cachetag_drop,cachetag_rewrite}'::pg_catalog.name[] $$;
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$ SELECT '{cachetag_start,cachetag_ddl,cachetag_drop,cachetag_rewrite,cachetag_definition,cachetag_definition_drop}'::pg_catalog.name[] $$;
 
 CREATE FUNCTION cachetag.attach() RETURNS text[]
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off SET lock_timeout = '5s' AS $$

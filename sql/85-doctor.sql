@@ -106,9 +106,9 @@ BEGIN
                                             JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
                                            WHERE k.place <= cardinality(c.names)))
      ORDER BY r.id;
-    RETURN QUERY SELECT 'event triggers', CASE WHEN count(*) FILTER (WHERE evtenabled = 'A') = 4 THEN 'ok' ELSE 'error' END, 'cachetag',
-        format('%s of 4 event triggers are enabled', count(*) FILTER (WHERE evtenabled = 'A')),
-        CASE WHEN count(*) FILTER (WHERE evtenabled = 'A') < 4 THEN 'SELECT cachetag.attach();' END
+    RETURN QUERY SELECT 'event triggers', CASE WHEN count(*) FILTER (WHERE evtenabled = 'A') = cardinality(cachetag._event_triggers()) THEN 'ok' ELSE 'error' END, 'cachetag',
+        format('%s of %s event triggers are enabled', count(*) FILTER (WHERE evtenabled = 'A'), cardinality(cachetag._event_triggers())),
+        CASE WHEN count(*) FILTER (WHERE evtenabled = 'A') < cardinality(cachetag._event_triggers()) THEN 'SELECT cachetag.attach();' END
       FROM pg_event_trigger WHERE evtname = ANY (cachetag._event_triggers());
 END $$;
 

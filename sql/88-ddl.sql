@@ -1,6 +1,22 @@
 -- Event triggers: what changes contents, names or replica identities without a row in the log. They do nothing but look at the rules when a command
 -- is about a table that no rule is about.
 
+-- What automatic tags call definitions: every captured result has the tag cachetag.ddl, which stands for all that a statement uses and that is no row:
+-- functions, views, operators, types, and which names mean what. A result that has no tag of the rules of a relation that it names has cachetag.ddl:<oid>
+-- for it. Tables above a relation are told too: a partition or a child is a part of them.
+CREATE FUNCTION cachetag._emit_definitions(everything boolean, rels oid[]) RETURNS void
+    LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
+    WITH RECURSIVE up(relation) AS (
+        SELECT unnest(rels)
+      UNION
+        SELECT i.inhparent FROM pg_inherits i JOIN up u ON i.inhrelid = u.relation),
+    tags(tag) AS (
+        SELECT 'cachetag.ddl' WHERE everything
+      UNION ALL
+        SELECT 'cachetag.ddl:' || relation FROM up WHERE relation IS NOT NULL)
+    SELECT pg_logical_emit_message(true, 'cachetag', 'hard' || string_agg(E'\n' || tag, '' ORDER BY tag)) FROM tags HAVING count(*) > 0
+$$;
+
 -- The rules that are about these tables, those above them or those below them.
 CREATE FUNCTION cachetag._rules_about(rels oid[]) RETURNS SETOF bigint
     LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
@@ -174,6 +190,49 @@ BEGIN
     END IF;
 END $$;
 
+-- Tells automatic tags of commands that create or alter something.
+CREATE FUNCTION cachetag._on_definition() RETURNS event_trigger
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off AS $$
+DECLARE
+    everything boolean;
+    rels oid[];
+BEGIN
+    -- What the result of no query depends on, and what concerns one relation only, is left out of everything. A new partition takes nobody's name.
+    SELECT coalesce(bool_or(NOT (c.command_tag = ANY ('{CREATE INDEX,ALTER INDEX,CREATE SEQUENCE,ALTER SEQUENCE,CREATE STATISTICS,ALTER STATISTICS,
+                                 CREATE TRIGGER,ALTER TRIGGER,CREATE EVENT TRIGGER,ALTER EVENT TRIGGER,COMMENT,SECURITY LABEL,GRANT,REVOKE,
+                                 ALTER DEFAULT PRIVILEGES,CREATE PUBLICATION,ALTER PUBLICATION,CREATE SUBSCRIPTION,ALTER SUBSCRIPTION,
+                                 REFRESH MATERIALIZED VIEW,ALTER TABLE,ALTER FOREIGN TABLE,CREATE POLICY,ALTER POLICY}')
+                                 OR coalesce(r.relispartition, false))), false),
+           array_agg(DISTINCT coalesce(r.oid, p.polrelid)) FILTER (WHERE r.relkind IN ('r', 'p', 'v', 'm', 'f') OR p.oid IS NOT NULL)
+      INTO everything, rels
+      FROM pg_event_trigger_ddl_commands() c
+      LEFT JOIN pg_class r ON c.classid = 'pg_class'::regclass AND r.oid = c.objid
+      LEFT JOIN pg_policy p ON c.classid = 'pg_policy'::regclass AND p.oid = c.objid
+     WHERE c.schema_name IS DISTINCT FROM 'pg_temp';
+    PERFORM cachetag._emit_definitions(everything, rels);
+END $$;
+
+-- And of what is dropped: another function or table may answer to the name, an index may have made a join superfluous.
+CREATE FUNCTION cachetag._on_definition_drop() RETURNS event_trigger
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off AS $$
+DECLARE
+    everything boolean;
+    rels oid[];
+BEGIN
+    SELECT coalesce(bool_or(d.original AND d.object_type NOT IN (
+                        'trigger', 'event trigger', 'sequence', 'statistics object', 'default value', 'table column', 'table constraint', 'policy',
+                        'default acl', 'publication', 'publication relation', 'publication namespace', 'subscription', 'user mapping')
+                    AND NOT EXISTS (SELECT FROM cachetag.binding b JOIN cachetag.rule r ON r.id = b.rule_id
+                                     WHERE d.classid = 'pg_class'::regclass AND b.relation = d.objid AND r.relation <> d.objid)), false),
+           array_agg(DISTINCT CASE WHEN d.object_type = 'policy' THEN to_regclass(format('%I.%I', d.address_names[1], d.address_names[2]))::oid
+                                   ELSE d.objid END)
+               FILTER (WHERE d.object_type IN ('table', 'foreign table', 'view', 'materialized view', 'table column', 'policy'))
+      INTO everything, rels
+      FROM pg_event_trigger_dropped_objects() d
+     WHERE NOT d.is_temporary;
+    PERFORM cachetag._emit_definitions(everything, rels);
+END $$;
+
 -- ALTER TABLE is seen when it ends; this is for rewrites that other commands cause, as ALTER TYPE ... CASCADE does.
 CREATE FUNCTION cachetag._on_rewrite() RETURNS event_trigger
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off AS $$
@@ -190,6 +249,7 @@ END $$;
 -- A partition that is detached concurrently is gone for readers when the first of the transactions commits; the end of the command may be far away.
 CREATE FUNCTION cachetag._before_detach(rel oid) RETURNS void
     LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    SELECT cachetag._emit_definitions(false, ARRAY[rel]);
     SELECT cachetag._emit((SELECT array_agg(r.family) FROM cachetag.rule r WHERE r.id IN (SELECT cachetag._rules_about(ARRAY[rel]))))
 $$;
 
@@ -208,9 +268,10 @@ BEGIN
     END IF;
 END $$;
 
--- A table is about to get another name.
+-- A table is about to get another name. What a statement calls by the old or the new one is another table afterwards.
 CREATE FUNCTION cachetag._before_rename(rel oid) RETURNS void
     LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    SELECT cachetag._emit_definitions(true, ARRAY[rel]) WHERE (SELECT relpersistence FROM pg_class WHERE oid = rel) <> 't';
     INSERT INTO cachetag.former AS f (schema, name, templates)
     SELECT n.nspname, c.relname, array_agg(r.template ORDER BY r.id)
       FROM cachetag.rule r JOIN pg_class c ON c.oid = r.relation JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -230,8 +291,13 @@ CREATE EVENT TRIGGER cachetag_ddl ON ddl_command_end
                  'CREATE VIEW', 'ALTER VIEW', 'ALTER MATERIALIZED VIEW', 'CREATE POLICY', 'ALTER POLICY', 'ALTER PUBLICATION')
     EXECUTE FUNCTION cachetag._on_ddl();
 CREATE EVENT TRIGGER cachetag_drop ON sql_drop EXECUTE FUNCTION cachetag._on_drop();
+CREATE EVENT TRIGGER cachetag_definition ON ddl_command_end EXECUTE FUNCTION cachetag._on_definition();
+-- Before cachetag_drop, which forgets what a table was a part of: triggers of one event run in the order of their names.
+CREATE EVENT TRIGGER cachetag_definition_drop ON sql_drop EXECUTE FUNCTION cachetag._on_definition_drop();
 CREATE EVENT TRIGGER cachetag_rewrite ON table_rewrite EXECUTE FUNCTION cachetag._on_rewrite();
 ALTER EVENT TRIGGER cachetag_start ENABLE ALWAYS;
 ALTER EVENT TRIGGER cachetag_ddl ENABLE ALWAYS;
 ALTER EVENT TRIGGER cachetag_drop ENABLE ALWAYS;
 ALTER EVENT TRIGGER cachetag_rewrite ENABLE ALWAYS;
+ALTER EVENT TRIGGER cachetag_definition ENABLE ALWAYS;
+ALTER EVENT TRIGGER cachetag_definition_drop ENABLE ALWAYS;

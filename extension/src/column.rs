@@ -7,6 +7,7 @@ use pgrx::pg_sys;
 /// A column of a table.
 pub struct Column {
     pub name: String,
+    pub number: i16,
     pub type_oid: pg_sys::Oid,
     pub typmod: i32,
     pub collation: pg_sys::Oid,
@@ -18,15 +19,16 @@ impl Column {
         let c_name = CString::new(name).ok()?;
         let (mut type_oid, mut collation) = (pg_sys::InvalidOid, pg_sys::InvalidOid);
         let mut typmod = -1;
+        let number;
         // SAFETY: look-ups in the catalog; the column that the first one finds exists for the second.
         unsafe {
-            let number = pg_sys::get_attnum(table, c_name.as_ptr());
+            number = pg_sys::get_attnum(table, c_name.as_ptr());
             if number <= 0 {
                 return None;
             }
             pg_sys::get_atttypetypmodcoll(table, number, &mut type_oid, &mut typmod, &mut collation);
         }
-        Some(Column { name: name.to_owned(), type_oid, typmod, collation })
+        Some(Column { name: name.to_owned(), number, type_oid, typmod, collation })
     }
 
     /// The names of all columns of a table.

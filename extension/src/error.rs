@@ -33,6 +33,16 @@ pub enum Error {
     NotAnEventTrigger,
     #[error("max_depth must be at least 1, not {0}")]
     MaxDepth(i32),
+    #[error("the commit floor is not known: cachetag is not preloaded")]
+    NotPreloaded,
+    #[error("the snapshot of this transaction may be older than the token")]
+    OldSnapshot,
+    #[error("no capture is running")]
+    NoCapture,
+    #[error("a capture is running already")]
+    CaptureRuns,
+    #[error("the query is NULL or no text")]
+    NoQuery,
     #[error(transparent)]
     Spi(#[from] spi::Error),
 }
@@ -52,6 +62,10 @@ impl Error {
             Error::UnknownArguments => ERRCODE_INDETERMINATE_DATATYPE,
             Error::MaxDepth(_) => ERRCODE_INVALID_PARAMETER_VALUE,
             Error::NotAnEventTrigger => ERRCODE_E_R_I_E_EVENT_TRIGGER_PROTOCOL_VIOLATED,
+            Error::NotPreloaded | Error::OldSnapshot | Error::NoCapture | Error::CaptureRuns => {
+                ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE
+            }
+            Error::NoQuery => ERRCODE_NULL_VALUE_NOT_ALLOWED,
             Error::Spi(_) => ERRCODE_INTERNAL_ERROR,
         }
     }
@@ -87,6 +101,16 @@ impl Error {
             }
             Error::UnknownArguments => "Call the function from SQL with arguments of known types.".into(),
             Error::MaxDepth(_) => "A dependency with max_depth 1 is followed from the changed tag only.".into(),
+            Error::NotPreloaded => {
+                "Add libcachetag to shared_preload_libraries, as the first of them, and restart the server. Without it, use the token as it is."
+                    .into()
+            }
+            Error::OldSnapshot => {
+                "In REPEATABLE READ, SHOW cachetag.floor as the first statement after BEGIN, or use READ COMMITTED.".into()
+            }
+            Error::NoCapture => "SELECT cachetag.capture_begin(); in this session, then the queries.".into(),
+            Error::CaptureRuns => "End it with cachetag.capture_end() first.".into(),
+            Error::NoQuery => "Pass one SELECT and its parameters, for example cachetag.capture('SELECT * FROM t WHERE id = $1', 42).".into(),
             Error::NotAnEventTrigger | Error::Spi(_) => return None,
         };
         Some(hint)

@@ -7,10 +7,13 @@
 #![allow(clippy::result_large_err)]
 
 mod agg;
+mod broken;
+mod capture;
 mod catalog;
 mod column;
 mod commands;
 mod error;
+mod floor;
 mod graph;
 mod key;
 mod message;
@@ -24,4 +27,16 @@ mod tags;
 mod template;
 mod token;
 
+use pgrx::prelude::*;
+
 pgrx::pg_module_magic!(name, version);
+
+/// Called when a process loads the library: the server at its start, if it is preloaded, or a session with the first call.
+#[pg_guard]
+pub extern "C-unwind" fn _PG_init() {
+    settings::init();
+    #[cfg(feature = "broken")]
+    broken::init();
+    floor::init();
+    capture::init();
+}

@@ -4,6 +4,7 @@ use std::ffi::CStr;
 
 use pgrx::{pg_sys, varlena};
 
+use crate::broken::{Guard, forgets};
 use crate::settings::RenderSettings;
 
 /// Turns values into PostgreSQL's text output under the fixed settings. The settings are entered with the first value that needs them.
@@ -33,7 +34,7 @@ impl Renderer {
             _ => {}
         }
         if self.settings.is_none() && !is_plain(type_oid) {
-            self.settings = Some(RenderSettings::enter());
+            self.settings = (!forgets(Guard::Settings)).then(RenderSettings::enter);
         }
         let mut output = pg_sys::InvalidOid;
         let mut is_varlena = false;

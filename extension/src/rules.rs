@@ -3,6 +3,8 @@
 mod cache;
 mod row;
 
+pub use cache::{generation, rules_of};
+
 use std::collections::BTreeSet;
 
 use cachetag_core::{BoundPredicate, BoundTemplate, Predicate, RenderOutcome, Tag, Template, Value};
@@ -15,16 +17,27 @@ use row::Row;
 
 /// The rules that the changes of one table fall under, and the columns that they need.
 #[derive(Default)]
-struct TableRules {
-    rules: Vec<Rule>,
-    columns: Vec<Column>,
+pub struct TableRules {
+    pub rules: Vec<Rule>,
+    pub columns: Vec<Column>,
 }
 
-enum Rule {
+/// A rule of a table.
+pub struct Rule {
+    pub template: String,
+    pub whole_family: Tag,
+    pub soft: bool,
+    /// What changes of the table it does not see, in words; `None`: it sees every change.
+    pub blind_to: Option<&'static str>,
+    pub form: Form,
+}
+
+/// What the daemon makes of a row under a rule.
+pub enum Form {
     /// Its tag is computed from the row. The numbers in it are places in [`TableRules::columns`].
     Exact { template: BoundTemplate, predicate: Option<BoundPredicate> },
     /// The daemon knows no more than the family.
-    Family(Tag),
+    Family,
 }
 
 /// Exactly the tags that the daemon touches for this row of this table.
@@ -45,10 +58,10 @@ fn tags_of_row(rules: &TableRules, table: pg_sys::Oid, row: &Row) -> Result<BTre
     let mut tags = BTreeSet::new();
     let mut tag = Vec::new();
     for rule in &rules.rules {
-        let (template, predicate) = match rule {
-            Rule::Exact { template, predicate } => (template, predicate),
-            Rule::Family(family) => {
-                tags.insert(family.to_string());
+        let (template, predicate) = match &rule.form {
+            Form::Exact { template, predicate } => (template, predicate),
+            Form::Family => {
+                tags.insert(rule.whole_family.to_string());
                 continue;
             }
         };
@@ -68,20 +81,46 @@ fn tags_of_row(rules: &TableRules, table: pg_sys::Oid, row: &Row) -> Result<BTre
     Ok(tags)
 }
 
+/// A rule as the catalog has it.
+struct Stored<'a> {
+    template: &'a str,
+    family: &'a str,
+    predicate: Option<&'a str>,
+    is_ok: bool,
+    soft: bool,
+    all_operations: bool,
+    all_columns: bool,
+}
+
 impl TableRules {
-    /// Adds a rule as the catalog has it. Whatever cannot be read or bound counts as its whole family, never as nothing.
-    fn add(&mut self, template: &str, family: &str, predicate: Option<&str>, is_ok: bool, table: pg_sys::Oid) {
-        let exact = if is_ok { self.bind(template, predicate, table) } else { None };
-        self.rules.push(exact.unwrap_or_else(|| Rule::Family(whole_family(family))));
+    /// Adds a rule. Whatever cannot be read or bound counts as its whole family, never as nothing.
+    fn add(&mut self, stored: &Stored<'_>, table: pg_sys::Oid) {
+        let exact = if stored.is_ok { self.bind(stored.template, stored.predicate, table) } else { None };
+        let blind_to = if !stored.all_operations {
+            Some("some operations")
+        } else if exact.is_some() && stored.predicate.is_some() {
+            Some("rows that its predicate leaves out")
+        } else if exact.is_some() && !stored.all_columns {
+            Some("updates of some columns")
+        } else {
+            None
+        };
+        self.rules.push(Rule {
+            template: stored.template.to_owned(),
+            whole_family: whole_family(stored.family),
+            soft: stored.soft,
+            blind_to,
+            form: exact.unwrap_or(Form::Family),
+        });
     }
 
-    fn bind(&mut self, template: &str, predicate: Option<&str>, table: pg_sys::Oid) -> Option<Rule> {
+    fn bind(&mut self, template: &str, predicate: Option<&str>, table: pg_sys::Oid) -> Option<Form> {
         let template = Template::parse(template).ok()?;
         let predicate = predicate.map(Predicate::parse).transpose().ok()?;
         let mut index_of = |name: &str| self.index_of(name, table);
         let template = template.bind(&mut index_of).ok()?;
         let predicate = predicate.map(|predicate| predicate.bind(&mut index_of)).transpose().ok()?;
-        Some(Rule::Exact { template, predicate })
+        Some(Form::Exact { template, predicate })
     }
 
     fn index_of(&mut self, name: &str, table: pg_sys::Oid) -> Option<usize> {

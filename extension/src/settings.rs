@@ -1,10 +1,27 @@
-//! The settings under which column values become text.
+//! The extension's own settings, and those under which column values become text.
 
 use std::ffi::{CString, c_int};
 use std::sync::LazyLock;
 
 use cachetag_core::RENDER_SETTINGS;
-use pgrx::pg_sys;
+use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting, pg_sys};
+
+/// Beyond so many tags of one family a captured result depends on the whole family.
+pub static CAPTURE_KEYS: GucSetting<i32> = GucSetting::<i32>::new(100);
+
+/// Defines the extension's settings.
+pub fn init() {
+    GucRegistry::define_int_guc(
+        c"cachetag.capture_keys",
+        c"Beyond so many tags of one family a captured result depends on the whole family.",
+        c"Every tag of an entry is looked at when the entry is read.",
+        &CAPTURE_KEYS,
+        1,
+        10_000,
+        GucContext::Userset,
+        GucFlags::default(),
+    );
+}
 
 static SETTINGS: LazyLock<Vec<(CString, CString)>> = LazyLock::new(|| {
     let owned = |text: &str| CString::new(text).ok();

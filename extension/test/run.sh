@@ -39,6 +39,8 @@ max_replication_slots = 4
 max_wal_senders = 4
 max_slot_wal_keep_size = 1GB
 autovacuum = off
+max_prepared_transactions = 4
+shared_preload_libraries = 'libcachetag'
 EOF
 as_postgres "$bin/pg_ctl" -D "$work/data" -l "$work/log" -w start >/dev/null
 

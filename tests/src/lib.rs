@@ -26,6 +26,7 @@
 pub mod bench;
 pub mod broken;
 mod cache;
+pub mod capture;
 pub mod checker;
 mod daemon;
 pub mod fault;

@@ -38,6 +38,7 @@ pub struct StackOptions {
     daemon: Option<DaemonOptions>,
     wait_ready: bool,
     proxied: bool,
+    installation: Option<Installation>,
 }
 
 impl StackOptions {
@@ -52,6 +53,7 @@ impl StackOptions {
             daemon: Some(DaemonOptions::new()),
             wait_ready: true,
             proxied: false,
+            installation: None,
         }
     }
 
@@ -81,6 +83,12 @@ impl StackOptions {
     /// The daemon and the load reach both servers through proxies, [`Stack::proxies`].
     pub fn proxied(mut self) -> Self {
         self.proxied = true;
+        self
+    }
+
+    /// Runs this server instead of the one that is found.
+    pub fn installation(mut self, installation: Installation) -> Self {
+        self.installation = Some(installation);
         self
     }
 
@@ -136,7 +144,7 @@ impl Stack {
     }
 
     async fn try_start(options: StackOptions) -> Result<Stack, DevError> {
-        let installation = Installation::find()?;
+        let installation = options.installation.map_or_else(Installation::find, Ok)?;
         let folder = Folder::temporary("cachetag-test")?;
         let user = User::for_servers()?;
         let home = folder.private("postgres", user.as_ref())?;

@@ -9,7 +9,7 @@ use std::rc::Rc;
 
 use pgrx::prelude::*;
 
-use super::TableRules;
+use super::{Stored, TableRules};
 use crate::error::Result;
 use crate::snapshot::{self, Seen};
 
@@ -19,7 +19,8 @@ const RULES_OF: &std::ffi::CStr = c"
         SELECT $1
       UNION
         SELECT i.inhparent FROM pg_catalog.pg_inherits i, up WHERE i.inhrelid OPERATOR(pg_catalog.=) up.relation)
-    SELECT r.template, r.family, r.predicate, (r.state OPERATOR(pg_catalog.=) 'ok')::pg_catalog.text
+    SELECT r.template, r.family, r.predicate, (r.state OPERATOR(pg_catalog.=) 'ok')::pg_catalog.text, r.soft::pg_catalog.text,
+           (r.operations OPERATOR(pg_catalog.@>) '{insert,update,delete,truncate}')::pg_catalog.text, (r.columns_that_matter IS NULL)::pg_catalog.text
       FROM cachetag.rule r, up WHERE r.relation OPERATOR(pg_catalog.=) up.relation
      ORDER BY r.id";
 
@@ -40,6 +41,11 @@ thread_local! {
     static GENERATION: Cell<u64> = const { Cell::new(1) };
     /// Relations whose change matters: the tables that are kept and `cachetag.rule`.
     static WATCHED: RefCell<BTreeSet<u32>> = const { RefCell::new(BTreeSet::new()) };
+}
+
+/// Changes whenever rules or their tables may have changed. What was made of [`rules_of`] under one number is good as long as it is the same.
+pub fn generation() -> u64 {
+    GENERATION.get()
 }
 
 /// The rules of a table.
@@ -78,9 +84,18 @@ pub fn rules_of(table: pg_sys::Oid) -> Result<Rc<TableRules>> {
 fn read(table: pg_sys::Oid) -> Result<TableRules> {
     let mut rules = TableRules::default();
     for row in snapshot::select(RULES_OF, table, Seen::Now)? {
-        let [template, family, predicate, is_ok] = row.as_slice() else { continue };
-        let text = |column: &Option<String>| column.clone().unwrap_or_default();
-        rules.add(&text(template), &text(family), predicate.as_deref(), is_ok.as_deref() == Some("true"), table);
+        let [template, family, predicate, is_ok, soft, all_operations, all_columns] = row.as_slice() else { continue };
+        let is_true = |column: &Option<String>| column.as_deref() == Some("true");
+        let stored = Stored {
+            template: template.as_deref().unwrap_or_default(),
+            family: family.as_deref().unwrap_or_default(),
+            predicate: predicate.as_deref(),
+            is_ok: is_true(is_ok),
+            soft: is_true(soft),
+            all_operations: is_true(all_operations),
+            all_columns: is_true(all_columns),
+        };
+        rules.add(&stored, table);
     }
     Ok(rules)
 }

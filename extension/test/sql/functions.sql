@@ -6,6 +6,14 @@ SELECT count(*) FROM cachetag.track('p', 'p:{id}', 'q') AS a, cachetag.track('p'
 INSERT INTO p VALUES (1, 'x');
 SELECT cachetag.tag('x'), cachetag.tag('x', 1), cachetag.key('k'), cachetag.key('k', 1), cachetag.tags_of('p', p) FROM p;
 SELECT cachetag.tag_agg('a'), cachetag.tag_agg(ARRAY['a']);
+SELECT cachetag.capture_begin();
+SELECT cacheable FROM cachetag.capture_end();
+SELECT cachetag.as_of('1767225600.00000000000000000001') IS NOT NULL AS raised;
+SELECT a.rows, b.rows, c.rows, d.rows FROM cachetag.capture('SELECT 1 AS x') AS a, cachetag.capture('SELECT $1 AS x', 2) AS b,
+    cachetag.capture_as_of('1767225600.00000000000000000001', 'SELECT 3 AS x') AS c, cachetag.capture_as_of('1767225600.00000000000000000001', 'SELECT $1 AS x', 4) AS d;
+SELECT count(*) FROM cachetag.explain_tags('SELECT 1');
+SELECT count(*) FROM cachetag.explain_tags('SELECT $1', 1);
+SELECT count(*) FROM cachetag.advise();
 ALTER TABLE p RENAME COLUMN id TO no;
 ALTER TABLE p RENAME COLUMN a TO b;
 ALTER TABLE p ALTER COLUMN b TYPE varchar(9);

@@ -6,7 +6,7 @@ SELECT current_database() AS db, current_setting('unix_socket_directories') AS s
 \! $AS_POSTGRES "$BINDIR/pg_basebackup" -D "$PGHOST/standby" -U postgres -h "$PGHOST" -p 5432 -R -c fast
 \! $AS_POSTGRES sh -c 'echo "port = 5433" >>"$PGHOST/standby/postgresql.conf"; "$BINDIR/pg_ctl" -D "$PGHOST/standby" -l "$PGHOST/standby.log" -w start' >/dev/null
 INSERT INTO t VALUES (2);
-SELECT pg_current_wal_insert_lsn() AS lsn, '1767225600.' || lpad((pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::text, 20, '0') AS token \gset
+SELECT pg_current_wal_flush_lsn() AS lsn, '1767225600.' || lpad((pg_current_wal_flush_lsn() - '0/0'::pg_lsn)::text, 20, '0') AS token \gset
 \c :db postgres :socket 5433
 DO $$ BEGIN WHILE (SELECT count(*) FROM t) < 2 LOOP PERFORM pg_sleep(0.05); END LOOP; END $$;
 SELECT pg_is_in_recovery(), cachetag.covers(:'token');
@@ -14,6 +14,11 @@ SELECT cachetag.covers('1767225600.' || lpad((:'lsn'::pg_lsn - '0/0'::pg_lsn + 1
 BEGIN ISOLATION LEVEL REPEATABLE READ;
 SELECT cachetag.covers(:'token');
 COMMIT;
+-- A capture here is as of what is replayed.
+SELECT cachetag.capture_begin(:'token') \g /dev/null
+SELECT id FROM t WHERE id = 2;
+SELECT 't:2' = ANY (tags) AS tagged, as_of >= :'token' AS raised, cacheable, reasons FROM cachetag.capture_end();
+SELECT current_setting('cachetag.floor')::pg_lsn >= :'lsn' AS floor;
 SELECT cachetag.tags_of('t', t), cachetag.tag('t', id) FROM t ORDER BY id;
 -- Up to where it has replayed.
 SELECT split_part(cachetag.position(), '@', 1), split_part(cachetag.position(), '@', 2)::pg_lsn >= :'lsn';

@@ -2,6 +2,7 @@
 //! the ratios mean something on a busy machine too, the absolute numbers do not.
 
 mod backlog;
+mod capture;
 mod client;
 mod drain;
 mod latency;
@@ -30,6 +31,8 @@ pub enum Part {
     Peers,
     /// The Rust client beside moka and GET.
     Client,
+    /// What capture costs a query, and the library a server.
+    Capture,
 }
 
 /// What to run and how large. The defaults are the sizes that the targets are meant for.
@@ -37,7 +40,7 @@ pub enum Part {
 #[command(name = "bench", about = "Benchmarks on private servers; prints ratios of one run")]
 pub struct Plan {
     /// What to measure
-    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Part::Throughput, Part::Latency, Part::Read, Part::Peers, Part::Client])]
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Part::Throughput, Part::Latency, Part::Read, Part::Peers, Part::Client, Part::Capture])]
     pub parts: Vec<Part>,
     /// Single-row transactions in the backlog
     #[arg(long, default_value_t = 300_000)]
@@ -97,6 +100,7 @@ pub fn run(plan: &Plan) {
             Part::Read => runtime().block_on(read::measure(plan, &mut table)),
             Part::Peers => runtime().block_on(peers::measure(plan, &mut table)),
             Part::Client => runtime().block_on(client::measure(plan, &mut table)),
+            Part::Capture => runtime().block_on(capture::measure(plan, &mut table)),
         }
     }
     print!("{table}");

@@ -1,0 +1,51 @@
+//! Random queries, worlds and transactions: whatever changes a captured result bumps one of its tags. And capture that forgets a source of tags
+//! on purpose is noticed.
+//!
+//! `cargo test --release -p cachetag-tests --test capture_fuzz -- --nocapture --test-threads=1` prints what was covered. `CACHETAG_SEED` repeats a run.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use cachetag_tests::capture::{Options, Report, broken, run};
+
+/// Changes of cached results to see.
+const CHANGES: u64 = 20_000;
+/// Changes after which a forgotten source counts as unnoticed: most are noticed within hundreds.
+const UNNOTICED: u64 = 30_000;
+
+fn seed() -> u64 {
+    let given = std::env::var("CACHETAG_SEED").ok().map(|text| text.parse().expect("CACHETAG_SEED is a number"));
+    let now = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |since| since.as_millis() as u64);
+    given.unwrap_or_else(now)
+}
+
+#[test]
+fn what_changes_a_result_bumps_a_tag_of_it() {
+    let seed = seed();
+    let report: Report = run(&Options::new(seed, CHANGES));
+    println!("seed {seed}\n{report}");
+    assert_eq!(report.miss_count, 0, "see above");
+    assert!(report.changes >= CHANGES);
+    // A capture that refuses everything, or names families only, would be sound and of no use.
+    assert!(
+        report.cacheable * 2 > report.queries && report.finer * 2 > report.captures,
+        "too little is cacheable, or too little finely"
+    );
+}
+
+#[test]
+fn every_source_of_tags_that_is_forgotten_is_noticed() {
+    let mut unnoticed = Vec::new();
+    for guard in broken::GUARDS {
+        let options = Options { stop_at_miss: true, forgets: Some(guard), ..Options::new(seed(), UNNOTICED) };
+        let report = run(&options);
+        let seconds = report.lasted.as_secs_f64();
+        match report.misses.first() {
+            Some(miss) => println!(
+                "{guard:16} noticed after {:5} transactions, {:5} changes, {seconds:5.1} s: {} (seed {})",
+                report.mutations, report.changes, miss.what, miss.seed
+            ),
+            None => unnoticed.push(*guard),
+        }
+    }
+    assert_eq!(unnoticed, Vec::<&str>::new(), "forgotten, and not noticed");
+}
