@@ -1,7 +1,7 @@
 //! Transactions that change what tables, views, functions and policies are. Each leaves a world in which the grammar's names mean something.
 
 use super::mutation::Mutation;
-use super::world::{RELATIONS, index, rule};
+use super::world::{Focus, RELATIONS, index, rule};
 use crate::Random;
 
 /// Changes under which every name still exists.
@@ -75,7 +75,7 @@ const CHANGES: &[&str] = &[
 
 impl Mutation {
     /// A change of definitions, of rules among them.
-    pub fn definition(random: &mut Random) -> Mutation {
+    pub fn definition(random: &mut Random, focus: &Focus) -> Mutation {
         let text = match random.below(10) {
             0 => {
                 let relation = random.pick(RELATIONS);
@@ -90,7 +90,7 @@ impl Mutation {
                         "SELECT cachetag.untrack('{0}', (SELECT min(template) FROM cachetag.rules WHERE \"table\" = '{0}'::regclass))",
                         relation.name
                     ),
-                    _ => rule(random, relation, number),
+                    _ => rule(random, focus, relation, number),
                 }
             }
             _ => (*random.pick(CHANGES)).to_owned(),

@@ -124,7 +124,7 @@ impl Kind {
         let own = self.name.split(" COLLATE").next().unwrap_or(self.name);
         // Nor do parameters have the modifiers of their types, which would round.
         let own = if own.starts_with("numeric(") { "numeric" } else { own };
-        if !self.others.is_empty() && random.percent(30) { *random.pick(self.others) } else { own }
+        if !self.others.is_empty() && random.percent(30) { random.pick::<&'static str>(self.others) } else { own }
     }
 }
 

@@ -70,7 +70,7 @@ fn statement(random: &mut Random, focus: &Focus) -> String {
         28..34 => {
             let (names, values) = row(random, relation, id);
             let key = if name.starts_with("part") { "id, x" } else { "id" };
-            let set = assignments(random, relation);
+            let set = assignments(random, focus, relation);
             format!(
                 "INSERT INTO {name} ({}) VALUES ({}) ON CONFLICT ({key}) DO UPDATE SET {set}",
                 names.join(", "),
@@ -78,21 +78,25 @@ fn statement(random: &mut Random, focus: &Focus) -> String {
             )
         }
         34..68 => {
-            format!("UPDATE {name} SET {} WHERE {}", assignments(random, relation), filter(random, relation, true))
+            format!(
+                "UPDATE {name} SET {} WHERE {}",
+                assignments(random, focus, relation),
+                filter(random, focus, relation, true)
+            )
         }
         68..72 => {
             // Rows move between keys, and between partitions.
             let (column, kind) = *random.pick(relation.columns);
             if kind.literals.iter().all(|text| text.parse::<i32>().is_ok()) {
-                format!("UPDATE {name} SET {column} = {column} + 1 WHERE {}", filter(random, relation, true))
+                format!("UPDATE {name} SET {column} = {column} + 1 WHERE {}", filter(random, focus, relation, true))
             } else {
-                format!("UPDATE {name} SET {column} = NULL WHERE {}", filter(random, relation, true))
+                format!("UPDATE {name} SET {column} = NULL WHERE {}", filter(random, focus, relation, true))
             }
         }
-        72..86 => format!("DELETE FROM {name} WHERE {}", filter(random, relation, false)),
+        72..86 => format!("DELETE FROM {name} WHERE {}", filter(random, focus, relation, false)),
         86..90 => {
             let (names, values) = row(random, relation, id);
-            let set = assignments(random, relation);
+            let set = assignments(random, focus, relation);
             let (key, value) = (names[0], &values[0]);
             let arm = *random.pick(&["UPDATE SET ", "DELETE"]);
             let set = if arm == "DELETE" { String::new() } else { set };
@@ -103,7 +107,7 @@ fn statement(random: &mut Random, focus: &Focus) -> String {
             )
         }
         90..94 => {
-            let (filter, other) = (filter(random, relation, false), *random.pick(&["c", "acl"]));
+            let (filter, other) = (filter(random, focus, relation, false), *random.pick(&["c", "acl"]));
             let columns = if other == "c" { "x, z" } else { "id, x" };
             format!(
                 "WITH gone AS (DELETE FROM {name} WHERE {filter} RETURNING 1) INSERT INTO {other} ({columns}) SELECT {id}, count(*) FROM gone"
@@ -122,7 +126,7 @@ fn statement(random: &mut Random, focus: &Focus) -> String {
         }
         _ => format!(
             "UPDATE {name} t SET {} FROM acl s WHERE s.id = t.{} ",
-            assignments(random, relation),
+            assignments(random, focus, relation),
             relation.columns[0].0
         ),
     }
@@ -136,10 +140,10 @@ fn value(random: &mut Random, kind: &Kind) -> String {
     if random.percent(10) { "NULL".to_owned() } else { kind.literal(random) }
 }
 
-fn assignments(random: &mut Random, relation: &Relation) -> String {
-    let mut chosen = vec![*random.pick(relation.columns)];
+fn assignments(random: &mut Random, focus: &Focus, relation: &Relation) -> String {
+    let mut chosen = vec![*random.pick(focus.columns(relation))];
     while random.percent(30) {
-        let next = *random.pick(relation.columns);
+        let next = *random.pick(focus.columns(relation));
         if chosen.iter().all(|(name, _)| *name != next.0) {
             chosen.push(next);
         }
@@ -148,8 +152,8 @@ fn assignments(random: &mut Random, relation: &Relation) -> String {
     set.collect::<Vec<_>>().join(", ")
 }
 
-fn filter(random: &mut Random, relation: &Relation, is_update: bool) -> String {
-    let (name, kind) = *random.pick(relation.columns);
+fn filter(random: &mut Random, focus: &Focus, relation: &Relation, is_update: bool) -> String {
+    let (name, kind) = *random.pick(focus.columns(relation));
     let key = relation.columns[0].0;
     // Mostly one row: the more is bumped, the more a missing tag may hide.
     match random.below(100) {

@@ -100,7 +100,7 @@ impl Grammar<'_> {
     /// One relation with all of its columns: what a change of its columns changes, too.
     fn star(&mut self) -> String {
         let relation = self.relation();
-        let item = named(self.alias(), relation.columns);
+        let item = named(self.alias(), self.focus.columns(relation));
         let condition = self.condition(std::slice::from_ref(&item), &[]);
         format!("SELECT * FROM {} {} WHERE {condition}", relation.name, item.0)
     }
@@ -150,7 +150,7 @@ impl Grammar<'_> {
         }
         let relation = self.relation();
         let alias = self.alias();
-        (format!("{} {alias}", relation.name), named(alias, relation.columns))
+        (format!("{} {alias}", relation.name), named(alias, self.focus.columns(relation)))
     }
 
     fn subquery(&mut self, outer: &[Item], lateral: &str) -> (String, Item) {
@@ -378,7 +378,7 @@ impl Grammar<'_> {
         let is_ordered =
             |relation: &Relation| relation.is_table && relation.columns[0].0 == "id" && relation.name != "base";
         let relation = self.focus.pick(self.random, is_ordered);
-        let item = named(self.alias(), relation.columns);
+        let item = named(self.alias(), self.focus.columns(relation));
         let condition = self.condition(std::slice::from_ref(&item), &[]);
         let (name, alias) = (relation.name, &item.0);
         match self.random.below(3) {
@@ -426,7 +426,7 @@ impl Grammar<'_> {
 
     fn window(&mut self) -> String {
         let relation = self.relation();
-        let item = named(self.alias(), relation.columns);
+        let item = named(self.alias(), self.focus.columns(relation));
         let condition = self.condition(std::slice::from_ref(&item), &[]);
         let (out, _) = self.output(&item);
         let (part, _) = self.output(&item);

@@ -84,7 +84,7 @@ impl Trial {
         let focus = Focus::random(&mut random);
         let mut report = Report { worlds: 1, ..Report::default() };
         self.writer.batch_execute(ALWAYS).await.expect("settings");
-        for statement in world::statements(&mut random) {
+        for statement in world::statements(&mut random, &focus) {
             if let Err(error) = self.writer.batch_execute(&statement).await {
                 // Chance may ask for what there is not: an index of a type without order, a partition for a value.
                 let must = statement.contains("CREATE SCHEMA");
@@ -117,8 +117,11 @@ impl Trial {
                 break;
             }
             let definition = random.percent(DEFINITIONS);
-            let mutation =
-                if definition { Mutation::definition(&mut random) } else { Mutation::rows(&mut random, &focus) };
+            let mutation = if definition {
+                Mutation::definition(&mut random, &focus)
+            } else {
+                Mutation::rows(&mut random, &focus)
+            };
             if !self.commit(&mutation).await {
                 continue;
             }

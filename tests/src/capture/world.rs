@@ -38,15 +38,26 @@ pub struct Relation {
 
 /// What a world mostly reads and writes.
 #[derive(Debug, Clone)]
-pub struct Focus(Vec<Cluster>);
+pub struct Focus {
+    clusters: Vec<Cluster>,
+    /// Of the table with all types its key and some others: else no rule and no query would be about the same.
+    types: Vec<Column>,
+}
 
 impl Focus {
     /// Two clusters, or one.
     pub fn random(random: &mut Random) -> Focus {
         use Cluster::{Children, Joins, Partitions, Policies, Types};
-        Focus(
-            (0..2).map(|_| *random.pick(&[Types, Types, Joins, Partitions, Partitions, Children, Policies])).collect(),
-        )
+        let clusters = (0..2).map(|_| *random.pick(&[Types, Types, Joins, Partitions, Partitions, Children, Policies]));
+        let clusters = clusters.collect();
+        let mut types = vec![ALL[0]];
+        types.extend((0..7).map(|_| *random.pick(KINDS)));
+        Focus { clusters, types }
+    }
+
+    /// The columns of a relation that rules, queries and changes are about.
+    pub fn columns<'a>(&'a self, relation: &'a Relation) -> &'a [Column] {
+        if relation.cluster == Cluster::Types { &self.types } else { relation.columns }
     }
 
     /// A relation that fits, mostly one in focus.
@@ -55,7 +66,7 @@ impl Focus {
         loop {
             let relation = random.pick(RELATIONS);
             // There need not be a fitting one in focus.
-            if fits(relation) && (!is_near || self.0.contains(&relation.cluster) || random.percent(2)) {
+            if fits(relation) && (!is_near || self.clusters.contains(&relation.cluster) || random.percent(2)) {
                 return relation;
             }
         }
@@ -187,7 +198,7 @@ const ROWS: (usize, usize) = (4, 14);
 pub const READER: &str = "reader";
 
 /// Statements that make a world, whatever world was there before.
-pub fn statements(random: &mut Random) -> Vec<String> {
+pub fn statements(random: &mut Random, focus: &Focus) -> Vec<String> {
     let kinds: String = KINDS.iter().map(|(name, kind)| format!(", {name} {}", kind.name)).collect();
     let mut made = vec![
         "DROP SCHEMA IF EXISTS app CASCADE".to_owned(),
@@ -205,7 +216,7 @@ pub fn statements(random: &mut Random) -> Vec<String> {
         made.push("ANALYZE".to_owned());
     }
     for relation in RELATIONS.iter().filter(|relation| relation.is_tracked) {
-        made.extend(rules(random, relation));
+        made.extend(rules(random, focus, relation));
     }
     made
 }
@@ -255,11 +266,11 @@ fn value_of_leaf(random: &mut Random, name: &str) -> String {
 }
 
 /// Between none and four rules of a table. Most have one that sees every row, else little could be cached.
-fn rules(random: &mut Random, relation: &Relation) -> Vec<String> {
+fn rules(random: &mut Random, focus: &Focus, relation: &Relation) -> Vec<String> {
     if random.percent(3) {
         return Vec::new();
     }
-    let mut rules: Vec<String> = (0..1 + random.below(3)).map(|number| rule(random, relation, number)).collect();
+    let mut rules: Vec<String> = (0..1 + random.below(3)).map(|number| rule(random, focus, relation, number)).collect();
     if random.percent(80) {
         let name = relation.name;
         let template = if name == "c" || random.percent(30) { format!("{name}:all") } else { format!("{name}:{{id}}") };
@@ -269,8 +280,9 @@ fn rules(random: &mut Random, relation: &Relation) -> Vec<String> {
 }
 
 /// One rule. Some have options under which a captured tag of theirs would not be enough.
-pub fn rule(random: &mut Random, relation: &Relation, number: usize) -> String {
-    let mut columns: Vec<&str> = (0..random.below(3)).map(|_| random.pick(relation.columns).0).collect();
+pub fn rule(random: &mut Random, focus: &Focus, relation: &Relation, number: usize) -> String {
+    let known = focus.columns(relation);
+    let mut columns: Vec<&str> = (0..random.below(3)).map(|_| random.pick(known).0).collect();
     columns.dedup();
     let parts: String = columns.iter().map(|column| format!(":{{{column}}}")).collect();
     let family = if random.percent(8) { "shared".to_owned() } else { format!("{}{number}", relation.name) };
@@ -278,7 +290,7 @@ pub fn rule(random: &mut Random, relation: &Relation, number: usize) -> String {
         if parts.is_empty() && random.percent(50) { format!("{family}:all") } else { format!("{family}{parts}") };
     let mut options = String::new();
     if random.percent(5) {
-        options += &format!(", columns => ARRAY['{}']", random.pick(relation.columns).0);
+        options += &format!(", columns => ARRAY['{}']", random.pick(known).0);
     }
     if random.percent(4) {
         options += *random.pick(&[
