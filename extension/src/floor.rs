@@ -6,7 +6,7 @@
 //! from there, and the position of a commit to come must not be one that a stored value claims to cover.
 
 use std::cell::Cell;
-use std::ffi::{CString, c_char, c_int, c_void};
+use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 
@@ -212,7 +212,24 @@ unsafe fn clear() {
     }
 }
 
-/// `COMMIT PREPARED` is about to run: it writes a commit record without being a commit of this process's transaction, whose end comes after it.
+/// Is a statement `SET TRANSACTION SNAPSHOT`? Such a snapshot is older than the transaction.
+///
+/// # Safety
+///
+/// The statement is a utility statement.
+pub unsafe fn imports_snapshot(statement: *mut pg_sys::Node) -> bool {
+    // SAFETY: the tag of a node says what it is; a name is a C string or NULL.
+    unsafe {
+        if (*statement).type_ != pg_sys::NodeTag::T_VariableSetStmt {
+            return false;
+        }
+        let name = (*statement.cast::<pg_sys::VariableSetStmt>()).name;
+        !name.is_null() && CStr::from_ptr(name) == c"TRANSACTION SNAPSHOT"
+    }
+}
+
+/// `COMMIT PREPARED` is about to run: it writes a commit record without being a commit of this process's transaction, whose end comes after it. Or a snapshot is
+/// about to be imported: what was shown is not about it.
 ///
 /// # Safety
 ///
@@ -225,6 +242,8 @@ pub unsafe fn before_utility(statement: *mut pg_sys::Node) {
                 == pg_sys::TransactionStmtKind::TRANS_STMT_COMMIT_PREPARED
         {
             note();
+        } else if imports_snapshot(statement) {
+            SHOWN.set(None);
         }
     }
 }

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering::Relaxed};
 use pgrx::prelude::*;
 
 use super::{session, statement, watch};
+use crate::floor;
 
 mod raw {
     use pgrx::pg_sys;
@@ -271,7 +272,7 @@ unsafe extern "C-unwind" fn on_utility(
 ) {
     // SAFETY: calls what the server would have called.
     unsafe {
-        crate::floor::before_utility((*statement).utilityStmt);
+        floor::before_utility((*statement).utilityStmt);
         utility((*statement).utilityStmt);
         match PREVIOUS.get().and_then(|previous| previous.utility) {
             Some(run) => {
@@ -322,7 +323,12 @@ unsafe extern "C-unwind" fn captured_utility(statement: *mut pg_sys::Node) {
     unsafe {
         match (*statement).type_ {
             T_TransactionStmt | T_PrepareStmt | T_ExecuteStmt | T_DeallocateStmt | T_DeclareCursorStmt
-            | T_ClosePortalStmt | T_VariableSetStmt | T_DoStmt => {}
+            | T_ClosePortalStmt | T_DoStmt => {}
+            T_VariableSetStmt => {
+                if floor::imports_snapshot(statement) {
+                    session::refuse("a snapshot was imported, which may be older than capture_begin");
+                }
+            }
             T_VariableShowStmt => {
                 let name = (*statement.cast::<pg_sys::VariableShowStmt>()).name;
                 let name = std::ffi::CStr::from_ptr(name).to_string_lossy().to_lowercase();
