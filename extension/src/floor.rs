@@ -67,6 +67,7 @@ pub fn init() {
             Some(show),
         );
         pg_sys::RegisterXactCallback(Some(on_transaction), std::ptr::null_mut());
+        pg_sys::RegisterResourceReleaseCallback(Some(on_release), std::ptr::null_mut());
         if pg_sys::process_shared_preload_libraries_in_progress {
             let previous = Previous { request: pg_sys::shmem_request_hook, startup: pg_sys::shmem_startup_hook };
             if PREVIOUS.set(previous).is_ok() {
@@ -256,12 +257,26 @@ unsafe extern "C-unwind" fn on_transaction(event: pg_sys::XactEvent::Type, _argu
         match event {
             // Without a number a transaction writes no commit record that is decoded.
             XACT_EVENT_PRE_COMMIT if raw::GetTopTransactionIdIfAny() != pg_sys::InvalidTransactionId => note(),
-            // These run when others see the end of the transaction.
-            XACT_EVENT_COMMIT | XACT_EVENT_ABORT | XACT_EVENT_PREPARE => {
+            // Its note stays until others have been told what to forget of their caches: see below.
+            XACT_EVENT_COMMIT => SHOWN.set(None),
+            XACT_EVENT_ABORT | XACT_EVENT_PREPARE => {
                 clear();
                 SHOWN.set(None);
             }
             _ => {}
         }
+    }
+}
+
+/// After its locks, a transaction has nothing left to do that others could see: its changes are visible, and the message that the rules have changed is sent.
+unsafe extern "C-unwind" fn on_release(
+    phase: pg_sys::ResourceReleasePhase::Type,
+    _is_commit: bool,
+    is_top_level: bool,
+    _argument: *mut c_void,
+) {
+    if is_top_level && phase == pg_sys::ResourceReleasePhase::RESOURCE_RELEASE_AFTER_LOCKS {
+        // SAFETY: the server calls this at the end of this process's transaction.
+        unsafe { clear() };
     }
 }
