@@ -62,9 +62,8 @@ pub unsafe fn choose(rules: &TableRules, conditions: &Conditions, scan: &Scan) -
             return Ok(Choice::Constant { rule, tag });
         }
         // SAFETY: the caller's promise.
-        if let Some((rule, _)) =
-            candidates().find(|(_, rule)| unsafe { nullable(rules, rule, scan) }.is_none() || forgets(Guard::Nulls))
-        {
+        let sees_all = |rule| unsafe { nullable(rules, rule, scan) }.is_none() || forgets(Guard::Nulls);
+        if let Some((rule, _)) = candidates().find(|(_, rule)| sees_all(rule)) {
             return Ok(Choice::Family { rule });
         }
     }

@@ -337,7 +337,7 @@ unsafe fn write(
 ) {
     // inet and cidr differ in how they write a host.
     let written_by = if kind_of(column) == Some(Kind::Network) { column } else { type_oid };
-    // SAFETY: the caller's promise.
     let values = if forgets(Guard::OtherElements) && !values.is_empty() { &values[..1] } else { values };
+    // SAFETY: the caller's promise.
     texts.extend(values.iter().map(|value| unsafe { renderer.text(*value, written_by) }));
 }
