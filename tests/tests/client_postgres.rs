@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use cachetag_client::postgres::{Loading, NotStorable, PostgresError, capture, commit_position};
+use cachetag_client::{Cache, Source};
 use cachetag_core::{Lsn, Version};
 use cachetag_tests::fault::standby_of;
 use cachetag_tests::{DATABASE, GetOptions, Stack, StackOptions, eventually};
@@ -128,19 +129,47 @@ async fn errors_name_the_thing_and_the_remedy() {
     assert_eq!(error, "PostgreSQL: division by zero (22012)");
     drop(transaction);
 
-    // The extension cannot capture yet, or it can: then the path is the real one.
-    let captured = capture(&client, None, async || Ok::<_, PostgresError>(())).await;
-    match captured {
-        Err(PostgresError::CaptureMissing { function }) => assert_eq!(function, "cachetag.capture_begin"),
-        other => assert!(other.is_ok(), "{other:?}"),
-    }
-
     stack.sql("DROP EXTENSION cachetag CASCADE").await;
     let loading = Loading::new(loading.token());
     let client = pool(&stack).get().await.expect("a client");
+    let missing = capture(&client, None, async || Ok::<_, PostgresError>(())).await.expect_err("no extension");
+    assert!(matches!(missing, PostgresError::CaptureMissing { function: "cachetag.capture_begin" }), "{missing}");
     let error = loading.query(&client, "SELECT 1", &[]).await.expect_err("no extension");
     assert!(matches!(error, PostgresError::ExtensionMissing(_)), "{error}");
     assert!(error.to_string().contains("CREATE EXTENSION cachetag"), "{error}");
+}
+
+/// Unchanged SQL in, the tags it depends on out; what a query may not be cached for keeps its value from being stored.
+#[tokio::test]
+async fn a_loader_is_told_its_tags_by_the_extension() {
+    let stack = stack().await;
+    let cache = Cache::builder().redis(stack.redis_url()).build().expect("a cache");
+    assert!(cache.ready(PATIENCE).await);
+    let pool = pool(&stack);
+    let load = async |key: &str, sql: &'static str| {
+        let pool = pool.clone();
+        let value = cache.get_or_load(key, move |load| async move {
+            let client = pool.get().await?;
+            let read = async || client.query_one(sql, &[]).await.map_err(PostgresError::Query);
+            let row = load.capture(&client, read).await?;
+            Ok::<String, Box<dyn std::error::Error + Send + Sync>>(row.get(0))
+        });
+        value.await.expect("a value")
+    };
+    let price = "SELECT price::text FROM products WHERE id = 1";
+    let known = load("price", price).await.metadata();
+    assert!(texts(known.tags()).contains(&"product:1"), "{known:?}");
+    eventually("a hit", PATIENCE, async || {
+        (load("price", price).await.metadata().source() != Source::Loader).then_some(())
+    })
+    .await;
+    let commit = stack.commit("UPDATE products SET price = 4711 WHERE id = 1").await;
+    stack.wait_caught_up(commit).await;
+    eventually("the new price", PATIENCE, async || (*load("price", price).await == "4711").then_some(())).await;
+    for _ in 0..2 {
+        let now = load("now", "SELECT now()::text").await;
+        assert_eq!(now.metadata().source(), Source::Loader, "what depends on the time is not stored");
+    }
 }
 
 #[tokio::test]

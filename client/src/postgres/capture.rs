@@ -1,15 +1,16 @@
 //! Tags that the extension finds by itself: what unchanged queries depend on.
 
-use cachetag_core::{Tag, Version};
+use cachetag_core::{Lsn, Tag, Version};
 use deadpool_postgres::GenericClient;
 
 use super::PostgresError;
+use crate::options::AtLeast;
 
 /// Which of the two functions are there. By name: their arguments may grow.
 const PRESENT: &str =
     "SELECT to_regproc('cachetag.capture_begin') IS NOT NULL, to_regproc('cachetag.capture_end') IS NOT NULL";
 const BEGIN: &str = "SELECT cachetag.capture_begin($1)";
-const END: &str = "SELECT tags, as_of::text, cacheable, reasons FROM cachetag.capture_end()";
+const END: &str = "SELECT tags, as_of::text, cacheable, reasons, cachetag.position() FROM cachetag.capture_end()";
 
 /// What was read while the extension watched.
 #[derive(Debug, Clone)]
@@ -24,6 +25,8 @@ pub struct Captured<T> {
     pub cacheable: bool,
     /// Why not.
     pub reasons: Vec<String>,
+    /// Every commit that the queries saw ends here or earlier.
+    pub seen: Lsn,
 }
 
 /// Runs unchanged queries while the extension notes what they depend on.
@@ -56,8 +59,8 @@ pub async fn capture<C: GenericClient, T, E: From<PostgresError>>(
     let end = end(client).await;
     // The closure's error comes first: it may be the reason of the other.
     let value = value?;
-    let (tags, as_of, cacheable, reasons) = end?;
-    Ok(Captured { value, tags, as_of, cacheable, reasons })
+    let (tags, as_of, cacheable, reasons, seen) = end?;
+    Ok(Captured { value, tags, as_of, cacheable, reasons, seen })
 }
 
 async fn begin<C: GenericClient>(client: &C, token: Option<Version>) -> Result<(), PostgresError> {
@@ -73,7 +76,7 @@ async fn begin<C: GenericClient>(client: &C, token: Option<Version>) -> Result<(
     Ok(())
 }
 
-type Ended = (Vec<Tag>, Option<Version>, bool, Vec<String>);
+type Ended = (Vec<Tag>, Option<Version>, bool, Vec<String>, Lsn);
 
 async fn end<C: GenericClient>(client: &C) -> Result<Ended, PostgresError> {
     let statement = client.prepare_cached(END).await.map_err(PostgresError::of_extension)?;
@@ -82,6 +85,7 @@ async fn end<C: GenericClient>(client: &C) -> Result<Ended, PostgresError> {
     let as_of: Option<String> = row.try_get(1).map_err(PostgresError::Query)?;
     let cacheable: Option<bool> = row.try_get(2).map_err(PostgresError::Query)?;
     let reasons: Option<Vec<String>> = row.try_get(3).map_err(PostgresError::Query)?;
+    let seen: AtLeast = row.try_get(4).map_err(PostgresError::Query)?;
     let tags: Result<Vec<Tag>, _> = tags.unwrap_or_default().iter().map(|tag| Tag::parse(tag)).collect();
     let as_of = as_of.filter(|text| !text.is_empty()).map(|text| text.parse()).transpose()?;
     Ok((
@@ -89,5 +93,6 @@ async fn end<C: GenericClient>(client: &C) -> Result<Ended, PostgresError> {
         as_of,
         cacheable.unwrap_or(false),
         reasons.unwrap_or_default(),
+        seen.lsn(),
     ))
 }

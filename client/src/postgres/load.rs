@@ -4,7 +4,7 @@ use deadpool_postgres::GenericClient;
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
-use super::{Loading, NotStorable, PostgresError};
+use super::{Loading, NotStorable, PostgresError, capture};
 use crate::load::Load;
 
 impl Load {
@@ -45,5 +45,43 @@ impl Load {
             }
         }
         Ok(found.rows)
+    }
+
+    /// Runs unchanged queries for the value that is being loaded, while the extension notes what they depend on: their tags become the value's, and what may not
+    /// be cached is not stored, for the reasons that the extension gives. See [`capture`], and the README on what is cacheable.
+    ///
+    /// ```no_run
+    /// # async fn example(cache: cachetag_client::Cache, pool: deadpool_postgres::Pool) -> Result<(), cachetag_client::Error> {
+    /// use cachetag_client::postgres::PostgresError;
+    ///
+    /// let name = cache
+    ///     .get_or_load("product:42:name", |load| async move {
+    ///         let client = pool.get().await?;
+    ///         let read = async || {
+    ///             client.query_one("SELECT name FROM products WHERE id = 42", &[]).await.map_err(PostgresError::Query)
+    ///         };
+    ///         let row = load.capture(&client, read).await?;
+    ///         Ok::<String, Box<dyn std::error::Error + Send + Sync>>(row.get("name"))
+    ///     })
+    ///     .await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn capture<C: GenericClient, T, E: From<PostgresError>>(
+        &self,
+        client: &C,
+        read: impl AsyncFnOnce() -> Result<T, E>,
+    ) -> Result<T, E> {
+        let found = capture(client, self.token(), read).await?;
+        self.tags(found.tags);
+        self.seen(found.seen);
+        if let Some(version) = found.as_of {
+            self.as_of(version);
+        }
+        // Without a token nothing is stored anyway.
+        if !found.cacheable && self.token().is_some() {
+            self.do_not_store(found.reasons.join("; "));
+        }
+        Ok(found.value)
     }
 }

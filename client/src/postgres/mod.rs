@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | query inside of a cache's loader | [`Load::query`](crate::Load::query) |
 //! | run a query by itself, and know whether its result may be stored and under which tags | [`Loading`] |
-//! | have the extension find the tags of unchanged queries | [`capture()`] |
+//! | have the extension find the tags of unchanged queries | [`Load::capture`](crate::Load::capture), or by itself [`capture()`] |
 //! | read one's own writes | [`commit_position`] |
 //!
 //! Nothing here retries: whether a read is worth another try is the application's business.
