@@ -59,13 +59,10 @@ pub(super) async fn measure(plan: &Plan, table: &mut Table) {
         table.note("capture: pgbench is not installed, so what an idle library costs was not measured");
         return;
     };
-    let servers = || shop::stack().without_daemon();
-    let plain = StackOptions::servers_only;
-    let [with, without, again] = [
-        Stack::start(servers()).await,
-        Stack::start(plain().setting("shared_buffers", "256MB").setting("autovacuum", "off")).await,
-        Stack::start(plain().setting("shared_buffers", "256MB").setting("autovacuum", "off")).await,
-    ];
+    // Three servers that are the same but for the library.
+    let plain = || StackOptions::servers_only().setting("shared_buffers", "256MB").setting("autovacuum", "off");
+    let with = Stack::start(plain().setting("shared_preload_libraries", "libcachetag")).await;
+    let (without, again) = (Stack::start(plain()).await, Stack::start(plain()).await);
     for stack in [&with, &without, &again] {
         run(&pgbench, stack, &["-i", "-q", "-s", "5"]);
     }

@@ -27,7 +27,6 @@ pub const GUARDS: &[&str] = &[
     "Nulls",
     "Options",
     "Collations",
-    "Texts",
     "Settings",
     "Untracked",
     "Unlogged",
