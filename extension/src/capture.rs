@@ -46,6 +46,9 @@ fn begin(token: Option<&str>, keyed_by: std::collections::BTreeSet<String>, is_o
         Raised::To(version) => capture.as_of = version.map(|version| version.to_string()),
         Raised::Not(reason) => capture.refuse(reason),
     }
+    // Rules and definitions that changed before `as_of` are known from here on; later changes invalidate what is stored under it.
+    // SAFETY: reads messages of other backends, as every lock does.
+    unsafe { pg_sys::AcceptInvalidationMessages() };
     if hooks::may_hold() {
         let query = c"SELECT pg_catalog.count(*)::pg_catalog.text FROM pg_catalog.pg_cursors WHERE is_holdable AND $1 IS NOT NULL";
         let rows = snapshot::select(query, pg_sys::InvalidOid, snapshot::Seen::ByStatement)?;

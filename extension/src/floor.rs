@@ -6,7 +6,7 @@
 //! from there, and the position of a commit to come must not be one that a stored value claims to cover.
 
 use std::cell::Cell;
-use std::ffi::{CString, c_char, c_int, c_void};
+use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 
@@ -67,6 +67,7 @@ pub fn init() {
             Some(show),
         );
         pg_sys::RegisterXactCallback(Some(on_transaction), std::ptr::null_mut());
+        pg_sys::RegisterResourceReleaseCallback(Some(on_release), std::ptr::null_mut());
         if pg_sys::process_shared_preload_libraries_in_progress {
             let previous = Previous { request: pg_sys::shmem_request_hook, startup: pg_sys::shmem_startup_hook };
             if PREVIOUS.set(previous).is_ok() {
@@ -212,7 +213,24 @@ unsafe fn clear() {
     }
 }
 
-/// `COMMIT PREPARED` is about to run: it writes a commit record without being a commit of this process's transaction, whose end comes after it.
+/// Is a statement `SET TRANSACTION SNAPSHOT`? Such a snapshot is older than the transaction.
+///
+/// # Safety
+///
+/// The statement is a utility statement.
+pub unsafe fn imports_snapshot(statement: *mut pg_sys::Node) -> bool {
+    // SAFETY: the tag of a node says what it is; a name is a C string or NULL.
+    unsafe {
+        if (*statement).type_ != pg_sys::NodeTag::T_VariableSetStmt {
+            return false;
+        }
+        let name = (*statement.cast::<pg_sys::VariableSetStmt>()).name;
+        !name.is_null() && CStr::from_ptr(name) == c"TRANSACTION SNAPSHOT"
+    }
+}
+
+/// `COMMIT PREPARED` is about to run: it writes a commit record without being a commit of this process's transaction, whose end comes after it. Or a snapshot is
+/// about to be imported: what was shown is not about it.
 ///
 /// # Safety
 ///
@@ -225,6 +243,8 @@ pub unsafe fn before_utility(statement: *mut pg_sys::Node) {
                 == pg_sys::TransactionStmtKind::TRANS_STMT_COMMIT_PREPARED
         {
             note();
+        } else if imports_snapshot(statement) {
+            SHOWN.set(None);
         }
     }
 }
@@ -237,12 +257,26 @@ unsafe extern "C-unwind" fn on_transaction(event: pg_sys::XactEvent::Type, _argu
         match event {
             // Without a number a transaction writes no commit record that is decoded.
             XACT_EVENT_PRE_COMMIT if raw::GetTopTransactionIdIfAny() != pg_sys::InvalidTransactionId => note(),
-            // These run when others see the end of the transaction.
-            XACT_EVENT_COMMIT | XACT_EVENT_ABORT | XACT_EVENT_PREPARE => {
+            // Its note stays until others have been told what to forget of their caches: see below.
+            XACT_EVENT_COMMIT => SHOWN.set(None),
+            XACT_EVENT_ABORT | XACT_EVENT_PREPARE => {
                 clear();
                 SHOWN.set(None);
             }
             _ => {}
         }
+    }
+}
+
+/// After its locks, a transaction has nothing left to do that others could see: its changes are visible, and the message that the rules have changed is sent.
+unsafe extern "C-unwind" fn on_release(
+    phase: pg_sys::ResourceReleasePhase::Type,
+    _is_commit: bool,
+    is_top_level: bool,
+    _argument: *mut c_void,
+) {
+    if is_top_level && phase == pg_sys::ResourceReleasePhase::RESOURCE_RELEASE_AFTER_LOCKS {
+        // SAFETY: the server calls this at the end of this process's transaction.
+        unsafe { clear() };
     }
 }

@@ -11,6 +11,7 @@ use pgrx::prelude::*;
 
 use super::{session, statement, watch};
 use crate::broken::{Guard, forgets};
+use crate::floor;
 
 mod raw {
     use pgrx::pg_sys;
@@ -274,7 +275,7 @@ unsafe extern "C-unwind" fn on_utility(
 ) {
     // SAFETY: calls what the server would have called.
     unsafe {
-        crate::floor::before_utility((*statement).utilityStmt);
+        floor::before_utility((*statement).utilityStmt);
         utility((*statement).utilityStmt);
         match PREVIOUS.get().and_then(|previous| previous.utility) {
             Some(run) => {
@@ -325,7 +326,12 @@ unsafe extern "C-unwind" fn captured_utility(statement: *mut pg_sys::Node) {
     unsafe {
         match (*statement).type_ {
             T_TransactionStmt | T_PrepareStmt | T_ExecuteStmt | T_DeallocateStmt | T_DeclareCursorStmt
-            | T_ClosePortalStmt | T_VariableSetStmt | T_DoStmt => {}
+            | T_ClosePortalStmt | T_DoStmt => {}
+            T_VariableSetStmt => {
+                if floor::imports_snapshot(statement) {
+                    session::refuse("a snapshot was imported, which may be older than capture_begin");
+                }
+            }
             T_VariableShowStmt => {
                 let name = (*statement.cast::<pg_sys::VariableShowStmt>()).name;
                 let name = std::ffi::CStr::from_ptr(name).to_string_lossy().to_lowercase();

@@ -20,6 +20,9 @@ static ACTIVE: AtomicBool = AtomicBool::new(false);
 /// Which capture of the session is the current one.
 static GENERATION: AtomicU64 = AtomicU64::new(0);
 
+/// A reason could not be kept.
+static IS_LOST: AtomicBool = AtomicBool::new(false);
+
 thread_local! {
     static CAPTURE: RefCell<Capture> = RefCell::default();
 }
@@ -83,7 +86,13 @@ pub fn begin(capture: Capture) {
 
 /// Ends the capture, if one is running.
 pub fn end() -> Option<Capture> {
-    ACTIVE.swap(false, Relaxed).then(|| CAPTURE.take())
+    let mut capture = ACTIVE.swap(false, Relaxed).then(|| CAPTURE.take());
+    if IS_LOST.swap(false, Relaxed)
+        && let Some(capture) = &mut capture
+    {
+        capture.refuse("something happened while the capture was being written");
+    }
+    capture
 }
 
 /// Does something with what has been captured. Not inside itself.
@@ -91,10 +100,13 @@ pub fn with<T>(act: impl FnOnce(&mut Capture) -> T) -> T {
     CAPTURE.with_borrow_mut(act)
 }
 
-/// The result may not be cached, if a capture is running.
+/// The result may not be cached, if a capture is running. Also for callbacks, which must not fail.
 pub fn refuse(reason: impl Into<String>) {
     if is_active() {
-        with(|capture| capture.refuse(reason));
+        CAPTURE.with(|capture| match capture.try_borrow_mut() {
+            Ok(mut capture) => capture.refuse(reason),
+            Err(_) => IS_LOST.store(true, Relaxed),
+        });
     }
 }
 

@@ -103,6 +103,13 @@ BEGIN ISOLATION LEVEL REPEATABLE READ;
 SELECT a FROM t WHERE id = 17;
 COMMIT;
 :end
+-- A snapshot that another transaction had before; shown before or not.
+BEGIN ISOLATION LEVEL REPEATABLE READ;
+SELECT pg_export_snapshot() AS snapshot \gset
+\setenv SNAPSHOT :snapshot
+\! "$BINDIR/psql" -X -q -A -t -c "BEGIN ISOLATION LEVEL REPEATABLE READ" -c "SHOW cachetag.floor" -c "SET TRANSACTION SNAPSHOT '$SNAPSHOT'" -c "SELECT cachetag.covers('1767225600.00000000000000000001')" | sed 1d
+\! "$BINDIR/psql" -X -q -A -t -c "SELECT cachetag.capture_begin()" -c "BEGIN ISOLATION LEVEL REPEATABLE READ" -c "SET TRANSACTION SNAPSHOT '$SNAPSHOT'" -c "SELECT a FROM t WHERE id = 17" -c "COMMIT" -c "SELECT cacheable, reasons FROM cachetag.capture_end()"
+COMMIT;
 -- Within one statement: a stable function reads with the statement's snapshot, which is older than the capture.
 CREATE FUNCTION begins() RETURNS int LANGUAGE plpgsql VOLATILE AS $$ BEGIN PERFORM cachetag.capture_begin(); RETURN 1; END $$;
 CREATE FUNCTION reads(user_id int) RETURNS text LANGUAGE plpgsql STABLE AS $$ BEGIN RETURN (SELECT a FROM t WHERE id = user_id); END $$;
