@@ -41,11 +41,16 @@ end_to_end() {
     for file in tests/tests/*; do
         name=$(basename "$file" .rs)
         case $name in
-        redis* | model | checker | broken | capture_fuzz) ;; # have a turn of their own
+        redis* | model | faults | checker | broken | capture_fuzz) ;; # have a turn of their own
         *) targets+=(--test "$name") ;;
         esac
     done
     cargo test --release --quiet --no-fail-fast -p cachetag-tests "${targets[@]}" -- --test-threads="$threads"
+}
+
+# Most of its time a fault is waited for: twice as many at a time.
+faults() {
+    cargo test --release --quiet -p cachetag-tests --test faults -- --test-threads=$((threads * 2))
 }
 
 step "core, daemon and client: unit and property tests" cargo test --release --quiet -p cachetag-core -p cachetag-invalidator -p cachetag-client
@@ -54,6 +59,7 @@ step "Redis library on $(redis-server --version 2>/dev/null | grep -o 'v=[0-9.]*
 step "Redis library on Valkey 8" on_valkey
 step "the consistency rule, exhaustively" told --test model
 step "end to end" end_to_end
+step "end to end: faults" faults
 step "examples in other languages" scripts/examples.sh
 step "checker: three million reads under every fault" told --test checker
 step "checker: every guard taken out on purpose is caught" told --test broken
