@@ -38,7 +38,7 @@ pub struct Options {
     pub stop_at_miss: bool,
     /// Prints a line after each world.
     pub progress: bool,
-    /// What capture is made to forget, one of [`broken::GUARDS`].
+    /// What capture is made to forget, one of [`broken::all`].
     pub forgets: Option<&'static str>,
 }
 

@@ -172,9 +172,11 @@ pub fn lines(rows: &[Vec<Option<String>>]) -> Vec<String> {
 pub async fn capture(client: &Client, query: &Query, way: &Way) -> Result<Captured, tokio_postgres::Error> {
     let result = attempt(client, query, way).await;
     if result.is_err() {
-        // Whatever is open is given up, a capture too.
+        // Whatever is open is given up.
         client.batch_execute("ROLLBACK").await?;
         client.batch_execute(ALWAYS).await?;
+        // A capture outlives a rollback. If it had not come that far, there is none.
+        let _ = client.batch_execute("SELECT FROM cachetag.capture_end()").await;
         if way.mode == Mode::Prepared {
             // It may not have come that far.
             let _ = client.batch_execute("DEALLOCATE prepared").await;
