@@ -26,12 +26,26 @@ impl Query {
 
     /// As a prepared statement: its PREPARE and its EXECUTE.
     pub fn prepared(&self, name: &str) -> (String, String) {
-        let list = |part: fn(&(String, String)) -> &str| {
-            let list = self.params.iter().map(part).collect::<Vec<_>>().join(", ");
-            if list.is_empty() { list } else { format!(" ({list})") }
+        let list = |parts: Vec<&str>| match parts.join(", ") {
+            list if list.is_empty() => list,
+            list => format!(" ({list})"),
         };
-        let prepare = format!("PREPARE {name}{} AS {}", list(|(kind, _)| kind), self.text);
-        (prepare, format!("EXECUTE {name}{}", list(|(_, value)| value)))
+        let kinds = self.params.iter().map(|(kind, _)| kind.as_str()).collect();
+        // A value of a part that was left out need not be one of its type.
+        let value = |(at, (_, value)): (usize, &'_ (String, String))| {
+            if self.uses(at + 1) { value.clone() } else { "NULL".to_owned() }
+        };
+        let values: Vec<String> = self.params.iter().enumerate().map(value).collect();
+        let prepare = format!("PREPARE {name}{} AS {}", list(kinds), self.text);
+        (prepare, format!("EXECUTE {name}{}", list(values.iter().map(String::as_str).collect())))
+    }
+
+    /// Does the text have the parameter of this number?
+    fn uses(&self, number: usize) -> bool {
+        let parameter = format!("${number}");
+        let ends =
+            |(at, _): (usize, &str)| !self.text[at + parameter.len()..].starts_with(|next: char| next.is_ascii_digit());
+        self.text.match_indices(&parameter).any(ends)
     }
 
     /// A query of the grammar.
