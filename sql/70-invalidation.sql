@@ -40,14 +40,10 @@ CREATE FUNCTION cachetag.position() RETURNS text
 COMMENT ON FUNCTION cachetag.position() IS
     'after COMMIT: the timeline and the place in the log that a reader presents as ATLEAST, so that it reads what was written';
 
--- The position up to which everything committed so far reaches. The place of the next record may lie after the header (40 bytes at the beginning of a
--- segment, 24 elsewhere) of a page that has no record yet; nobody can confirm that until there is one.
+-- The position up to which everything committed so far reaches.
 CREATE FUNCTION cachetag._committed_so_far() RETURNS pg_lsn
     LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
-    SELECT i.lsn - CASE WHEN (i.lsn - '0/0'::pg_lsn) % pg_size_bytes(current_setting('wal_segment_size')) = 40 THEN 40
-                        WHEN (i.lsn - '0/0'::pg_lsn) % current_setting('wal_block_size')::int = 24 THEN 24
-                        ELSE 0 END::numeric
-      FROM (SELECT pg_current_wal_insert_lsn()) AS i(lsn)
+    SELECT split_part(cachetag.position(), '@', 2)::pg_lsn
 $$;
 
 CREATE FUNCTION cachetag.wait_for(lsn pg_lsn DEFAULT NULL, timeout interval DEFAULT '5s', slot name DEFAULT 'cachetag') RETURNS boolean
