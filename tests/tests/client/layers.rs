@@ -1,14 +1,12 @@
 //! Layers that are dead, slow, flapping or switched off; and what is served then.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use cachetag_client::observe::Layer;
-use cachetag_client::third::{Answer, Layer as Third, Stored};
 use cachetag_client::{Load, ReadOptions, Source};
 use cachetag_tests::{StackOptions, eventually};
 
+use crate::shelf::Shelf;
 use crate::trial::{PATIENCE, Trial};
 
 /// Redis is gone: everything comes from the database, and the cache is back by itself with it.
@@ -132,31 +130,6 @@ async fn layers_can_be_switched_off_while_it_runs() {
     let before = trial.database.queries();
     trial.database.read(&cache, 3).await;
     assert_eq!(trial.database.queries(), before + 1, "nothing is stored");
-}
-
-/// Keeps everything, and is never told of any change.
-#[derive(Clone, Default)]
-struct Shelf(Arc<Mutex<HashMap<String, Stored>>>);
-
-impl Third for Shelf {
-    fn name(&self) -> &str {
-        "shelf"
-    }
-
-    fn get<'a>(&'a self, key: &'a str) -> Answer<'a, Option<Stored>> {
-        let found = self.0.lock().expect("no panic").get(key).cloned();
-        Box::pin(async move { Ok(found) })
-    }
-
-    fn put<'a>(&'a self, key: &'a str, stored: Stored) -> Answer<'a, ()> {
-        self.0.lock().expect("no panic").insert(key.to_owned(), stored);
-        Box::pin(async { Ok(()) })
-    }
-
-    fn remove<'a>(&'a self, key: &'a str) -> Answer<'a, ()> {
-        self.0.lock().expect("no panic").remove(key);
-        Box::pin(async { Ok(()) })
-    }
 }
 
 #[tokio::test]

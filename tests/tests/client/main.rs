@@ -5,5 +5,7 @@ mod examples;
 mod layers;
 mod loading;
 mod refresh;
+#[expect(dead_code, reason = "some of it is for the disasters")]
+mod shelf;
 mod trial;
 mod warming;

@@ -9,6 +9,7 @@ mod gate;
 mod memory;
 mod poison;
 mod process;
+#[path = "../client/shelf.rs"]
 mod shelf;
 mod stampede;
 #[path = "../client/trial.rs"]
