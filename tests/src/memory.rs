@@ -12,9 +12,25 @@ pub fn mebibytes(process: u32, field: &str) -> f64 {
 
 /// Seconds of processor time that a process has used, its threads together.
 pub fn processor_seconds(process: u32) -> f64 {
+    ticks(process, 11)
+}
+
+/// Seconds of processor time that those of a process's children have used that ended and were waited for.
+pub fn processor_seconds_of_children(process: u32) -> f64 {
+    ticks(process, 13)
+}
+
+/// The process ids of a process's children.
+pub fn children(process: u32) -> Vec<u32> {
+    let told = fs::read_to_string(format!("/proc/{process}/task/{process}/children")).unwrap_or_default();
+    told.split_whitespace().filter_map(|id| id.parse().ok()).collect()
+}
+
+/// User and system time, which stand side by side in `/proc/<id>/stat`, in seconds.
+fn ticks(process: u32, field: usize) -> f64 {
     let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
-    // The name in parentheses may hold anything; user and system time are the 12th and 13th field behind it, in ticks of 10 ms.
+    // The name in parentheses may hold anything: fields are counted behind it. A tick is 10 ms.
     let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
     let ticks = |index: usize| fields.get(index).and_then(|text| text.parse::<f64>().ok()).unwrap_or(f64::NAN);
-    (ticks(11) + ticks(12)) / 100.0
+    (ticks(field) + ticks(field + 1)) / 100.0
 }

@@ -1,15 +1,14 @@
-//! What capturing costs a point query, and what the library costs a server that only has it preloaded.
+//! What capturing costs a point query.
 //!
 //! Both sides take turns and each turn gives a ratio; the median is told, and beside it the median of the same comparison between two sides that do not
 //! differ: what is not further from 1 than that is not resolved.
 
-use std::process::Command;
 use std::time::Instant;
 
 use tokio_postgres::{Client, Statement};
 
-use super::{Plan, Table, quantile, shop};
-use crate::{DATABASE, Installation, Stack, StackOptions};
+use super::{Table, quantile, shop};
+use crate::Stack;
 
 /// Rows that are queried: a captured result keeps the tags of so many one by one.
 const ROWS: i32 = 100;
@@ -19,9 +18,6 @@ const BY_SPI: i32 = 20_000;
 const OVER_THE_WIRE: i32 = 2_000;
 /// Turns of each side, and once more as many of the side that is compared with itself.
 const TURNS: usize = 31;
-/// Turns of pgbench on each server, and the seconds of one.
-const ROUNDS: usize = 15;
-
 /// A loop of point queries, as a function of the application would have it.
 const LOOP: &str = "CREATE FUNCTION point_queries(n int, rows int) RETURNS int8 LANGUAGE plpgsql STABLE AS $$
     DECLARE r text; s int8 := 0;
@@ -33,8 +29,8 @@ const LOOP: &str = "CREATE FUNCTION point_queries(n int, rows int) RETURNS int8 
         RETURN s;
     END $$";
 
-/// Measures both.
-pub(super) async fn measure(plan: &Plan, table: &mut Table) {
+/// Measures both ways of sending them.
+pub(super) async fn measure(table: &mut Table) {
     let stack = Stack::start(shop::stack().without_daemon().schema(LOOP)).await;
     let client = stack.connect().await;
     let text = "SELECT name FROM products WHERE id = $1";
@@ -52,35 +48,6 @@ pub(super) async fn measure(plan: &Plan, table: &mut Table) {
     };
     row("capture: point queries by SPI, with ÷ without", spi, "≤ 1.15");
     row("capture: point queries over the wire, with ÷ without", wire, "≤ 1.05");
-    drop(client);
-    drop(stack);
-
-    let Some(pgbench) = pgbench() else {
-        table.note("capture: pgbench is not installed, so what an idle library costs was not measured");
-        return;
-    };
-    // Three servers that are the same but for the library.
-    let plain = || StackOptions::servers_only().setting("shared_buffers", "256MB").setting("autovacuum", "off");
-    let with = Stack::start(plain().setting("shared_preload_libraries", "libcachetag")).await;
-    let (without, again) = (Stack::start(plain()).await, Stack::start(plain()).await);
-    for stack in [&with, &without, &again] {
-        run(&pgbench, stack, &["-i", "-q", "-s", "5"]);
-    }
-    for (what, script) in [("reads", "select-only"), ("writes", "simple-update")] {
-        let seconds = plan.seconds.clamp(1, 3).to_string();
-        let tps = |stack: &Stack| tps(&run(&pgbench, stack, &["-n", "-c", "2", "-T", &seconds, "-b", script]));
-        let mut ratios = Vec::new();
-        for round in 0..ROUNDS {
-            // Each server is the first as often as the last.
-            let mut rates = [0.0; 3];
-            for place in 0..3 {
-                let server = (place + round) % 3;
-                rates[server] = tps([&with, &without, &again][server]);
-            }
-            ratios.push([rates[1] / rates[0], rates[1] / rates[2]]);
-        }
-        row(&format!("capture: idle, pgbench {what}, preloaded ÷ not"), ratios, "≤ 1.01");
-    }
     table.note("capture: medians of paired runs; \"the same\" is the same comparison of two sides that do not differ");
 }
 
@@ -135,34 +102,4 @@ async fn end(client: &Client) {
 
 fn median(values: impl Iterator<Item = f64>) -> f64 {
     quantile(&mut values.collect::<Vec<f64>>(), 0.5)
-}
-
-/// The server's own, or the one on the path.
-fn pgbench() -> Option<std::path::PathBuf> {
-    let own = Installation::find().ok()?.program("pgbench");
-    let program = if own.is_file() { own } else { "pgbench".into() };
-    Command::new(&program).arg("--version").output().is_ok_and(|told| told.status.success()).then_some(program)
-}
-
-fn run(pgbench: &std::path::Path, stack: &Stack, arguments: &[&str]) -> String {
-    let mut command = Command::new(pgbench);
-    command.args(["-h", "127.0.0.1", "-U", "postgres", "-p", &stack.postgres.port().to_string()]);
-    let told = command.args(arguments).arg(DATABASE).output().expect("pgbench");
-    assert!(told.status.success(), "pgbench: {}", String::from_utf8_lossy(&told.stderr));
-    String::from_utf8_lossy(&told.stdout).into_owned()
-}
-
-fn tps(report: &str) -> f64 {
-    let line = report.lines().find_map(|line| line.strip_prefix("tps = ")).expect("a rate");
-    line.split(' ').next().and_then(|rate| rate.parse().ok()).expect("a number")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_rate_is_read() {
-        assert_eq!(tps("a\ntps = 1234.5 (without initial connection time)\n"), 1234.5);
-    }
 }

@@ -5,6 +5,7 @@ mod backlog;
 mod capture;
 mod client;
 mod drain;
+mod idle;
 mod latency;
 mod peers;
 mod read;
@@ -100,7 +101,10 @@ pub fn run(plan: &Plan) {
             Part::Read => runtime().block_on(read::measure(plan, &mut table)),
             Part::Peers => runtime().block_on(peers::measure(plan, &mut table)),
             Part::Client => runtime().block_on(client::measure(plan, &mut table)),
-            Part::Capture => runtime().block_on(capture::measure(plan, &mut table)),
+            Part::Capture => runtime().block_on(async {
+                capture::measure(&mut table).await;
+                idle::measure(plan, &mut table).await;
+            }),
         }
     }
     print!("{table}");
