@@ -111,7 +111,9 @@ impl Reader {
                     let from = before.saturating_sub((asked.max_lag_ms + 1) * CLOCK_STEP);
                     self.check(asked, payload, Question { from, to: after, covers: applied });
                     self.hot.push(asked.object);
-                    if !token.is_empty() && self.random.percent(2) {
+                    // Between a failover that loses commits and the next epoch, a token means a place in either history.
+                    let is_of_this_history = token.split_once('.').is_some_and(|(epoch, _)| world.vouches(epoch));
+                    if is_of_this_history && self.random.percent(2) {
                         token.clone_into(&mut self.session);
                     }
                 }
