@@ -130,7 +130,7 @@ impl Builder {
             Acks::Replicas { timeout, .. } | Acks::Disk { timeout, .. } => timeout,
         };
         let queue = WriteBehind {
-            link: Link::new(redis::Client::open(self.url.as_str())?, self.timeout, self.timeout + waits),
+            link: Link::open(&self.url, self.timeout, self.timeout + waits)?,
             operations: format!("cachetag:{{{}}}:writes", self.name),
             dead: format!("cachetag:{{{}}}:dead", self.name),
             name: self.name,
@@ -145,7 +145,13 @@ impl Builder {
 }
 
 impl WriteBehind {
-    /// A queue in this Redis.
+    /// A queue in this Redis: a URL as for [`Builder::redis`](crate::Builder::redis). Of sentinels, the primary that they name is followed; what a failover may
+    /// cost is what the promoted replica lacks, so that [`Acks::Replicas`] goes with them.
+    ///
+    /// ```
+    /// # use cachetag_client::write::behind::WriteBehind;
+    /// let builder = WriteBehind::builder("redis://queue");
+    /// ```
     pub fn builder(url: impl Into<String>) -> Builder {
         Builder {
             url: url.into(),
@@ -213,6 +219,10 @@ impl WriteBehind {
             let (queue, length, limit) = (self.name.clone(), length.unsigned_abs(), self.limit);
             metrics::counter!("cachetag_write_behind_refused_total", "queue" => queue.clone()).increment(1);
             return Err(EnqueueError::Full { queue, length, limit });
+        }
+        if held.is_err() {
+            // It has lost its replicas, or they have lost it.
+            self.link.doubt().await;
         }
         held?;
         metrics::counter!("cachetag_write_behind_enqueued_total", "queue" => self.name.clone())
