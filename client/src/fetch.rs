@@ -268,7 +268,9 @@ impl Engine {
                             if got.state == State::Early {
                                 self.observer.event(Event::EarlyRefresh);
                             }
-                            if stale && refresh && !self.switches.refreshes_in_background() {
+                            // With the loader switched off a stale value is all there is.
+                            let anew = self.switches.refreshes_in_background() || self.switches.bypasses(Layer::Loader);
+                            if stale && refresh && !anew {
                                 luggage.spare = Some(found);
                                 return None;
                             }

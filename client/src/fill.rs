@@ -154,6 +154,9 @@ impl Engine {
     ) -> Result<Found, Error> {
         let key = &*quest.key;
         let Luggage { token, lease, spare } = luggage;
+        if let Err(error) = self.may_load(key) {
+            return self.instead(spare, error);
+        }
         // A load inside of another runs in that one's slot: waiting for one of its own, all slots could be held by loads that wait.
         let slot = match if quest.within.is_empty() { self.loads.acquire().await.map(Some) } else { Ok(None) } {
             Ok(slot) => slot,
@@ -185,6 +188,15 @@ impl Engine {
         };
         access.loaded(took);
         Ok(self.store(quest.place(), value, load.plan(), took, lease).await)
+    }
+
+    /// Whether the database may be asked: not with the loader switched off.
+    pub fn may_load(&self, key: &str) -> Result<(), Error> {
+        if !self.switches.bypasses(Layer::Loader) {
+            return Ok(());
+        }
+        self.observer.event(Event::LoadRefused);
+        Err(Error::new(Kind::SwitchedOff { key: key.into() }))
     }
 
     /// What is old, if the cache was told that it is better than an error.

@@ -61,7 +61,7 @@ impl State {
 
 // Each switch stands for itself: nothing is ordered by it, so relaxed is enough.
 impl Switches {
-    /// Whether a layer is neither read nor written. The loader bypassed: only what is cached is served.
+    /// Whether a layer is neither read nor written; of the loader, whether it is not called.
     ///
     /// ```
     /// # use cachetag_client::{observe::Layer, resilience::Switches};
@@ -73,6 +73,9 @@ impl Switches {
     }
 
     /// Takes a layer out of service, or back in.
+    ///
+    /// The loader bypassed, the database is left alone: what a layer has is served, also what is stale and would be made anew; where none has anything, what
+    /// `stale_if_error` allows, or else an error that [is this switch's](crate::Error::is_switched_off). Nothing is refreshed or warmed.
     ///
     /// ```
     /// # use cachetag_client::{observe::Layer, resilience::Switches};
