@@ -122,7 +122,14 @@ impl Metadata {
         self.stale
     }
 
-    /// How sure its loader was of it, from 0 to 1.
+    /// How sure its loader was of it, from 0 to 1, where it was loaded just now. What a layer keeps was sure enough to be kept: 1.
+    ///
+    /// ```
+    /// # use cachetag_client::Cached;
+    /// fn known(page: &Cached<String>) -> f32 {
+    ///     page.metadata().confidence()
+    /// }
+    /// ```
     pub fn confidence(&self) -> f32 {
         self.confidence
     }

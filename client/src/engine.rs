@@ -72,7 +72,7 @@ impl Engine {
             let redis = Shard::open(url, &namespace, config.timeouts)
                 .map_err(|e| Error::configuration("redis", e.to_string()))?;
             let options = FeedOptions::new().namespace(namespace).heartbeat(config.max_lag / 8);
-            shards.push(Unit::new(redis, url, options, config.breaker)?);
+            shards.push(Unit::new(redis, url, options, config.breaker, observer.clone())?);
         }
         let memory = (config.memory > 0).then(|| {
             let evictions = observer.clone();

@@ -290,7 +290,11 @@ impl Engine {
                     tokio::time::sleep(pause.mul_f64(0.5 + fastrand::f64())).await;
                     pause = (pause * 2).min(LONGEST_WAIT);
                 }
-                State::Miss | State::Wait => {
+                State::Wait => {
+                    access.miss(Layer::L2, MissReason::Wait);
+                    return None;
+                }
+                State::Miss => {
                     access.miss(Layer::L2, MissReason::None);
                     return None;
                 }

@@ -15,6 +15,7 @@ async fn with_redis_dead_reads_go_to_the_database() {
     let mut trial = Trial::start().await;
     let cache = trial.cache(trial.builder()).await;
     trial.database.read(&cache, 1).await;
+    assert_eq!(cache.snapshot().events.get("feed_lost"), None);
     trial.stack.redis.kill().await;
     trial.stack.sql("UPDATE items SET price = 11 WHERE id = 1").await;
     eventually("the database's price", PATIENCE, async || {
@@ -31,6 +32,8 @@ async fn with_redis_dead_reads_go_to_the_database() {
         (read.metadata().source() == Source::Memory).then_some(())
     })
     .await;
+    let lost = cache.snapshot().events.get("feed_lost").copied();
+    assert!(lost.is_some_and(|times| times >= 1), "{lost:?}");
 }
 
 #[tokio::test]
@@ -48,6 +51,7 @@ async fn with_redis_frozen_reads_wait_no_longer_than_the_timeout() {
     }
     let l2 = cache.snapshot().layer(Layer::L2).misses.clone();
     assert!(l2.get("breaker").is_some_and(|n| *n > 0), "the breaker opens: {l2:?}");
+    assert!(cache.snapshot().events.get("breaker_opened").is_some_and(|times| *times >= 1));
     trial.stack.redis.signal(libc::SIGCONT);
     trial.stack.wait_caught_up_now().await;
     eventually("hits again", PATIENCE, async || {
