@@ -264,6 +264,18 @@ impl Engine {
         }
     }
 
+    /// A version of a shard as a position for all of them. Each has its own epochs; what they share is the log, which the timeline names.
+    pub fn position(&self, shard: usize, version: Version) -> AtLeast {
+        if self.shards.len() == 1 {
+            return version.into();
+        }
+        let view = self.shards[shard].feed.view();
+        match view.timeline.filter(|_| view.epoch == version.epoch) {
+            Some(timeline) => AtLeast::on(timeline, version.lsn),
+            None => version.lsn.into(),
+        }
+    }
+
     /// Does a version cover what is asked for, in a shard that follows this timeline?
     pub fn covers(terms: &Terms, version: Version, timeline: Option<u32>) -> bool {
         terms.at_least.is_none_or(|at_least: AtLeast| at_least.is_covered_by(version, timeline))

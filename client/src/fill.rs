@@ -220,9 +220,10 @@ impl Engine {
         lease: Option<LeaseGuard>,
     ) -> Found {
         let Place { key, shard: number, typed } = place;
+        let plan = self.joined(plan, number);
         let cost = plan.cost.unwrap_or(took);
         let tags: Arc<[Tag]> = plan.tags.iter().cloned().collect();
-        let confidence = plan.confidence.unwrap_or(1.0);
+        let confidence = plan.sureness();
         let mut metadata = Metadata {
             as_of: plan.as_of,
             valid_to: plan.as_of,
@@ -270,6 +271,22 @@ impl Engine {
             self.put_third(key, item).await;
         }
         Found { value, metadata: Arc::new(metadata), asked: plan.asked, stored }
+    }
+
+    /// The plan of a value of this shard, once what other shards say of its parts is put in this one's terms: it is no newer than they are.
+    fn joined(&self, mut plan: Plan, number: usize) -> Plan {
+        let Some(mut as_of) = plan.as_of else { return plan };
+        for (from, version) in std::mem::take(&mut plan.elsewhere) {
+            let (from, to) = (self.shards[from].feed.view(), self.shards[number].feed.view());
+            match from.translate(version, &to, as_of.epoch) {
+                Ok(version) => as_of = as_of.min(version),
+                Err(apart) => {
+                    plan.refused.get_or_insert_with(|| format!("a part of it is on another shard, and {apart}"));
+                }
+            }
+        }
+        plan.as_of = Some(as_of);
+        plan
     }
 
     /// How long a value is kept.

@@ -1,6 +1,6 @@
 //! What a loader is given: it says on it what its value depends on and how it is to be stored.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -30,7 +30,8 @@ pub(crate) fn terms() -> Option<Terms> {
 /// The context of one load. Cheap to clone; what is said on any clone counts, before or after the queries, until the loader returns.
 ///
 /// Reads of the cache inside a loader add their tags by themselves: a page depends on what its fragments depend on. And they are asked for what the page is
-/// asked for ([`ReadOptions`](crate::ReadOptions)), besides their own: a page that covers a commit has no fragment that does not.
+/// asked for ([`ReadOptions`](crate::ReadOptions)), besides their own: a page that covers a commit has no fragment that does not. They may be on other shards
+/// than the page; for a moment after the start, or after a shard has opened a new epoch, such a page is returned and not stored.
 ///
 /// ```no_run
 /// # async fn example(cache: cachetag_client::Cache, db: std::sync::Arc<tokio_postgres::Client>) -> Result<(), cachetag_client::Error> {
@@ -70,8 +71,12 @@ pub(crate) struct Plan {
     pub fresh_for: Option<Duration>,
     pub cost: Option<Duration>,
     pub confidence: Option<f32>,
+    /// How sure the least sure of its parts is.
+    pub parts: Option<f32>,
     /// At most the token, and no newer than what any nested read is known to be true up to.
     pub as_of: Option<Version>,
+    /// Up to where the parts are known to be true that other shards vouch for, in their epochs.
+    pub elsewhere: BTreeMap<usize, Version>,
     /// Every commit that the loader may have seen ends here or earlier.
     pub seen: Option<Lsn>,
     /// When the first of its parts was asked for that a layer vouched for: see [`Found::asked`](crate::cached::Found::asked).
@@ -80,7 +85,21 @@ pub(crate) struct Plan {
     pub refused: Option<String>,
 }
 
+impl Plan {
+    /// How sure the value is: no surer than its loader, nor than any of its parts.
+    pub fn sureness(&self) -> f32 {
+        self.confidence.unwrap_or(1.0).min(self.parts.unwrap_or(1.0))
+    }
+}
+
 /// What can be made a tag: a [`Tag`], or its text.
+///
+/// ```
+/// use cachetag_client::IntoTag;
+///
+/// assert_eq!("product:42".into_tag().unwrap().to_string(), "product:42");
+/// assert!("product 42".into_tag().is_err());
+/// ```
 pub trait IntoTag {
     /// The tag, or why there is none.
     fn into_tag(self) -> Result<Tag, String>;
@@ -175,7 +194,15 @@ impl Load {
         self
     }
 
-    /// How sure the loader is, from 0 to 1: less than 1 for what came from a fallback. Below the cache's `min_confidence` it is not stored.
+    /// How sure the loader is, from 0 to 1: less than 1 for what came from a fallback. Below the cache's `min_confidence` it is not stored. A page is no surer
+    /// than its fragments.
+    ///
+    /// ```
+    /// # use cachetag_client::Load;
+    /// fn say(load: &Load) {
+    ///     load.confidence(0.4); // from a fallback
+    /// }
+    /// ```
     pub fn confidence(&self, confidence: f32) -> &Load {
         self.0.plan.lock().confidence = Some(confidence.clamp(0.0, 1.0));
         self
@@ -230,7 +257,10 @@ impl Load {
             let mut plan = self.0.plan.lock();
             plan.asked = Some(plan.asked.map_or(asked, |first| first.min(asked)));
         }
-        let Metadata { valid_to, stale, tags, shard, tags_known, seen, .. } = part;
+        let Metadata { valid_to, stale, tags, shard, tags_known, seen, confidence, .. } = part;
+        let mut plan = self.0.plan.lock();
+        plan.parts = Some(plan.parts.map_or(*confidence, |least| least.min(*confidence)));
+        drop(plan);
         if let Some(position) = seen {
             self.seen(*position);
         }
@@ -244,14 +274,23 @@ impl Load {
             return;
         }
         let mut plan = self.0.plan.lock();
-        match valid_to {
-            Some(version) if *shard == self.0.shard && plan.as_of.is_none_or(|as_of| as_of.epoch == version.epoch) => {
+        let vouched = match valid_to {
+            None => false,
+            Some(version) if *shard != self.0.shard => {
+                let known = plan.elsewhere.entry(*shard).or_insert(*version);
+                let comparable = known.epoch == version.epoch;
+                *known = (*known).min(*version);
+                comparable
+            }
+            Some(version) => {
+                let comparable = plan.as_of.is_none_or(|as_of| as_of.epoch == version.epoch);
                 plan.as_of = plan.as_of.map(|as_of| as_of.min(*version));
+                comparable
             }
-            // Positions of two epochs are not compared, and each shard has its own.
-            _ => {
-                plan.refused.get_or_insert_with(|| "it contains a value that nothing vouches for here".into());
-            }
+        };
+        // Positions of two epochs of one shard are not compared.
+        if !vouched {
+            plan.refused.get_or_insert_with(|| "it contains a value that nothing vouches for here".into());
         }
         plan.tags.extend(tags.iter().cloned());
     }
@@ -300,7 +339,9 @@ mod tests {
         for (valid_to, stale, shard, known) in [
             (None, false, 0, true),
             (Some(version(9)), true, 0, true),
-            (Some(version(9)), false, 1, true),
+            (None, false, 1, true),
+            (Some(version(9)), true, 1, true),
+            (Some(version(9)), false, 1, false),
             (Some(version(9)), false, 0, false),
             (Some(Version::new(Epoch::new(8).unwrap(), Lsn(9))), false, 0, true),
         ] {
@@ -328,6 +369,40 @@ mod tests {
         let outer = Terms { max_lag: Duration::from_secs(1), at_least: Some(Lsn(7).into()), fresh: false };
         assert_eq!(terms(), None);
         assert_eq!(under(outer, async { terms() }).await, Some(outer));
+    }
+
+    #[test]
+    fn what_other_shards_vouch_for_is_kept_in_their_terms() {
+        let load = Load::new("k", 0, Some(version(5)), Ancestry::default());
+        for lsn in [4, 2, 3] {
+            load.contains(&child(Some(version(lsn)), false, 1), None);
+        }
+        load.contains(&child(Some(version(8)), false, 2), None);
+        let plan = load.plan();
+        assert_eq!((plan.as_of, plan.tags.len()), (Some(version(5)), 1));
+        assert_eq!(plan.elsewhere, BTreeMap::from([(1, version(2)), (2, version(8))]));
+        assert!(plan.refused.is_none());
+        for epoch in [6, 8] {
+            let load = Load::new("k", 0, Some(version(5)), Ancestry::default());
+            load.contains(&child(Some(version(4)), false, 1), None);
+            load.contains(&child(Some(Version::new(Epoch::new(epoch).unwrap(), Lsn(4))), false, 1), None);
+            assert!(load.plan().refused.is_some(), "two epochs of one shard");
+        }
+    }
+
+    #[test]
+    fn a_page_is_no_surer_than_its_fragments() {
+        let load = Load::new("k", 0, Some(version(5)), Ancestry::default());
+        assert_eq!(load.plan().sureness(), 1.0);
+        for confidence in [0.5, 0.25, 0.75] {
+            load.contains(&Metadata { confidence, ..child(Some(version(9)), false, 0) }, None);
+        }
+        assert_eq!(load.plan().sureness(), 0.25);
+        // Whatever the loader says of its own.
+        load.confidence(0.9);
+        assert_eq!(load.plan().sureness(), 0.25);
+        load.confidence(0.1);
+        assert_eq!(load.plan().sureness(), 0.1);
     }
 
     #[test]

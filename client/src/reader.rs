@@ -117,7 +117,7 @@ impl<'a> Reader<'a> {
         if let (Some(session), Some(cached)) = (self.session, &cached) {
             let known = cached.metadata();
             if let Some(version) = known.as_of.or(known.valid_to) {
-                session.saw(version.into());
+                session.saw(self.engine.position(known.shard, version));
             }
             if let Some(position) = known.seen {
                 session.saw(position.into());
