@@ -66,21 +66,49 @@ impl Error {
     }
 
     /// Is it known that there is no such value? Who asks by [`get_or_load_optional`](crate::Cache::get_or_load_optional) gets `None`.
+    ///
+    /// ```
+    /// # use cachetag_client::Error;
+    /// fn status(error: &Error) -> u16 {
+    ///     if error.is_absent() { 404 } else { 500 }
+    /// }
+    /// ```
     pub fn is_absent(&self) -> bool {
         matches!(*self.0, Kind::Absent { .. })
     }
 
     /// Did the loader return this error, or panic?
+    ///
+    /// ```
+    /// # use cachetag_client::Error;
+    /// fn status(error: &Error) -> u16 {
+    ///     if error.is_loader() { 500 } else { 503 }
+    /// }
+    /// ```
     pub fn is_loader(&self) -> bool {
         matches!(*self.0, Kind::Loader(_) | Kind::Panicked { .. })
     }
 
     /// Did the loader take longer than `load_timeout`?
+    ///
+    /// ```
+    /// # use cachetag_client::Error;
+    /// fn status(error: &Error) -> u16 {
+    ///     if error.is_timeout() { 504 } else { 500 }
+    /// }
+    /// ```
     pub fn is_timeout(&self) -> bool {
         matches!(*self.0, Kind::Timeout { .. })
     }
 
     /// Were there too many loads at a time?
+    ///
+    /// ```
+    /// # use cachetag_client::Error;
+    /// fn status(error: &Error) -> u16 {
+    ///     if error.is_overloaded() { 503 } else { 500 }
+    /// }
+    /// ```
     pub fn is_overloaded(&self) -> bool {
         matches!(*self.0, Kind::Overloaded { .. })
     }

@@ -147,16 +147,37 @@ impl Load {
     }
 
     /// The key that is being loaded.
+    ///
+    /// ```
+    /// # use cachetag_client::Load;
+    /// fn say(load: &Load) {
+    ///     println!("loading {}", load.key());
+    /// }
+    /// ```
     pub fn key(&self) -> &str {
         &self.0.key
     }
 
     /// The token of the miss: what `cachetag.covers` is asked. `None` where the cache cannot vouch for anything now; then nothing is stored.
+    ///
+    /// ```
+    /// # use cachetag_client::Load;
+    /// fn say(load: &Load) {
+    ///     if load.token().is_none() { println!("it will not be stored") }
+    /// }
+    /// ```
     pub fn token(&self) -> Option<Version> {
         self.0.token
     }
 
     /// The value depends on this. A text that is no tag keeps the value from being stored: what it stood for would never invalidate it.
+    ///
+    /// ```
+    /// # use cachetag_client::Load;
+    /// fn say(load: &Load) {
+    ///     load.tag("product:42").tag(format!("category:{}", 7));
+    /// }
+    /// ```
     pub fn tag(&self, tag: impl IntoTag) -> &Load {
         match tag.into_tag() {
             Ok(tag) => {
@@ -169,6 +190,13 @@ impl Load {
 
     /// The value depends on all of these. Redis takes 4,096 tags for a value; one with more is kept in memory alone. A family tag such as `product:*` stands
     /// for any number of them.
+    ///
+    /// ```
+    /// # use cachetag_client::Load;
+    /// fn say(load: &Load) {
+    ///     load.tags(["product:42", "category:7"]);
+    /// }
+    /// ```
     pub fn tags<T: IntoTag>(&self, tags: impl IntoIterator<Item = T>) -> &Load {
         tags.into_iter().for_each(|tag| {
             self.tag(tag);
@@ -177,18 +205,39 @@ impl Load {
     }
 
     /// How long it is kept at most. Jitter is added to it.
+    ///
+    /// ```
+    /// # use cachetag_client::Load;
+    /// fn say(load: &Load) {
+    ///     load.ttl(std::time::Duration::from_secs(60));
+    /// }
+    /// ```
     pub fn ttl(&self, ttl: Duration) -> &Load {
         self.0.plan.lock().ttl = Some(ttl);
         self
     }
 
     /// After this it is still served while one reader refreshes it.
+    ///
+    /// ```
+    /// # use cachetag_client::Load;
+    /// fn say(load: &Load) {
+    ///     load.fresh_for(std::time::Duration::from_secs(10));
+    /// }
+    /// ```
     pub fn fresh_for(&self, time: Duration) -> &Load {
         self.0.plan.lock().fresh_for = Some(time);
         self
     }
 
     /// What it cost, where the time that the loader took does not tell.
+    ///
+    /// ```
+    /// # use cachetag_client::Load;
+    /// fn say(load: &Load) {
+    ///     load.cost(std::time::Duration::from_millis(250));
+    /// }
+    /// ```
     pub fn cost(&self, cost: Duration) -> &Load {
         self.0.plan.lock().cost = Some(cost);
         self
@@ -209,6 +258,13 @@ impl Load {
     }
 
     /// The version that the query's snapshot is known to cover, for example what `cachetag.as_of` gave; it may be above the token.
+    ///
+    /// ```
+    /// # use cachetag_client::{Load, core::Version};
+    /// fn say(load: &Load, raised: Version) {
+    ///     load.as_of(raised); // SELECT cachetag.as_of(token)
+    /// }
+    /// ```
     pub fn as_of(&self, version: Version) -> &Load {
         let mut plan = self.0.plan.lock();
         // Only of the token's epoch, and never where a nested read has lowered it already.
@@ -223,6 +279,13 @@ impl Load {
 
     /// A position that covers every commit which the loader may have seen: `pg_current_wal_insert_lsn()` after the query. A [`Session`](crate::Session) needs
     /// it to never go back behind what was loaded; [`Load::query`] says it by itself.
+    ///
+    /// ```
+    /// # use cachetag_client::{Load, core::Lsn};
+    /// fn say(load: &Load, position: Lsn) {
+    ///     load.seen(position); // SELECT pg_current_wal_insert_lsn()
+    /// }
+    /// ```
     pub fn seen(&self, position: Lsn) -> &Load {
         let mut plan = self.0.plan.lock();
         plan.seen = plan.seen.max(Some(position));
@@ -231,6 +294,13 @@ impl Load {
     }
 
     /// The value is returned, and not stored. The reason is told by `tracing`.
+    ///
+    /// ```
+    /// # use cachetag_client::Load;
+    /// fn say(load: &Load) {
+    ///     load.do_not_store("a part of it is missing");
+    /// }
+    /// ```
     pub fn do_not_store(&self, reason: impl Into<String>) -> &Load {
         self.0.plan.lock().refused.get_or_insert_with(|| reason.into());
         self

@@ -83,6 +83,20 @@ impl Switches {
     /// switches.bypass(Layer::L1, true);
     /// assert!(switches.bypasses(Layer::L1));
     /// ```
+    ///
+    /// ```no_run
+    /// # async fn render() -> Result<String, std::io::Error> { Ok(String::new()) }
+    /// # async fn example(cache: cachetag_client::Cache) {
+    /// use cachetag_client::observe::Layer;
+    ///
+    /// cache.switches().bypass(Layer::Loader, true); // while the database is being worked on
+    /// match cache.get_or_load("page:1", |load| async move { load.tag("layout"); render().await }).await {
+    ///     Ok(page) => println!("{}", page.len()),
+    ///     Err(error) if error.is_switched_off() => println!("not cached: come back later"),
+    ///     Err(error) => println!("{error}"),
+    /// }
+    /// # }
+    /// ```
     pub fn bypass(&self, layer: Layer, on: bool) {
         self.0.layer(layer).store(on, Ordering::Relaxed);
     }

@@ -38,6 +38,18 @@ struct Shard {
 }
 
 /// How far the cache was when the waiting ended.
+///
+/// ```
+/// use cachetag_client::write::CatchUp;
+///
+/// fn line(cache: &CatchUp) -> String {
+///     match cache {
+///         CatchUp::Late { slowest: Some(version), .. } => format!("at {version}"),
+///         CatchUp::Late { .. } => "somewhere".into(),
+///         _ => "there".into(),
+///     }
+/// }
+/// ```
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum CatchUp {
@@ -54,6 +66,10 @@ pub enum CatchUp {
 
 impl CatchUp {
     /// Whether the cache covers the commit.
+    ///
+    /// ```
+    /// assert!(cachetag_client::write::CatchUp::Done.is_done());
+    /// ```
     pub fn is_done(&self) -> bool {
         matches!(self, CatchUp::Done)
     }
