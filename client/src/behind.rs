@@ -11,7 +11,7 @@ use crate::engine::Engine;
 use crate::fill::{Item, Placed};
 use crate::flight::Terms;
 use crate::observe::{Access, Event, Layer, MissReason};
-use crate::resilience::with_timeout;
+use crate::resilience::{Permit, with_timeout};
 use crate::shard::decode;
 use crate::third::Stored;
 
@@ -41,12 +41,12 @@ impl Engine {
                 stored
             }
             Ok(Err(error)) => {
-                permit.failure(Instant::now());
+                self.third_failed(permit);
                 tracing::warn!(%error, layer = layer.name(), "the third layer failed");
                 return miss(access, MissReason::Error);
             }
             Err(_) => {
-                permit.failure(Instant::now());
+                self.third_failed(permit);
                 return miss(access, MissReason::Timeout);
             }
         };
@@ -93,6 +93,12 @@ impl Engine {
         Some(item.found(Source::Third, valid_to, born, number, asked))
     }
 
+    fn third_failed(&self, permit: Permit) {
+        if permit.failure(Instant::now()) {
+            self.observer.event(Event::BreakerOpened);
+        }
+    }
+
     /// Hands a value to the third layer, as it was put into Redis.
     pub async fn put_third(&self, key: &str, item: Item) {
         let Some(layer) = &self.config.third else { return };
@@ -114,12 +120,12 @@ impl Engine {
         match with_timeout(Layer::L3, self.config.third_timeout, layer.put(key, stored)).await {
             Ok(Ok(())) => permit.success(),
             Ok(Err(error)) => {
-                permit.failure(Instant::now());
+                self.third_failed(permit);
                 self.observer.event(Event::StoreFailed);
                 tracing::warn!(%error, layer = layer.name(), "the third layer failed");
             }
             Err(_) => {
-                permit.failure(Instant::now());
+                self.third_failed(permit);
                 self.observer.event(Event::StoreFailed);
             }
         }

@@ -48,6 +48,10 @@ impl fmt::Debug for Cache {
 
 impl Cache {
     /// Begins with the defaults.
+    ///
+    /// ```
+    /// let builder = cachetag_client::Cache::builder().redis("redis://127.0.0.1/");
+    /// ```
     pub fn builder() -> Builder {
         Builder::new()
     }
@@ -61,6 +65,15 @@ impl Cache {
     ///
     /// The loader runs in a task of its own, so dropping this future does not disturb those who wait for the same key. Its error is handed
     /// to all of them and stored nowhere. It must query the database itself, after it was called: not from a snapshot that is older.
+    ///
+    /// ```no_run
+    /// # async fn render() -> Result<String, std::io::Error> { Ok(String::new()) }
+    /// # async fn example(cache: cachetag_client::Cache) -> Result<(), cachetag_client::Error> {
+    /// let page = cache.get_or_load("page:1", |load| async move { load.tag("product:1"); render().await }).await?;
+    /// println!("{}", page.len());
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn get_or_load<T: Value, E: LoaderError, R: LoaderFuture<T, E>>(
         &self,
         key: &str,
@@ -93,6 +106,18 @@ impl Cache {
     }
 
     /// The value under a key if a layer has it and it is valid; `Some(None)` for a stored absence. Loads nothing.
+    ///
+    /// ```no_run
+    /// # async fn render() -> Result<String, std::io::Error> { Ok(String::new()) }
+    /// # async fn example(cache: cachetag_client::Cache) -> Result<(), cachetag_client::Error> {
+    /// match cache.get::<String>("page:1").await {
+    ///     Some(Some(page)) => println!("{}", page.len()),
+    ///     Some(None) => println!("known not to exist"),
+    ///     None => println!("not cached"),
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn get<T: Value>(&self, key: &str) -> Option<Option<Cached<T>>> {
         self.with(ReadOptions::new()).get(key).await
     }
@@ -138,6 +163,18 @@ impl Cache {
     }
 
     /// Reads of one user, who sees what that user has written and never goes back.
+    ///
+    /// ```no_run
+    /// # async fn render() -> Result<String, std::io::Error> { Ok(String::new()) }
+    /// # async fn example(cache: cachetag_client::Cache) -> Result<(), cachetag_client::Error> {
+    /// use cachetag_client::Session;
+    ///
+    /// let session = Session::new();
+    /// session.wrote("1@16/B374D848".parse().unwrap()); // SELECT cachetag.position(), after the COMMIT
+    /// let page = cache.session(&session).get_or_load("page:1", |load| async move { load.tag("product:1"); render().await }).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn session<'a>(&'a self, session: &'a Session) -> Reader<'a> {
         Reader::new(&self.0, session.options(), Some(session))
     }
@@ -160,12 +197,30 @@ impl Cache {
 
     /// Makes sure that the next read of this key, by whichever process, loads it. To invalidate what depends on a row that changed, nothing needs to be
     /// called at all.
+    ///
+    /// ```no_run
+    /// # async fn render() -> Result<String, std::io::Error> { Ok(String::new()) }
+    /// # async fn example(cache: cachetag_client::Cache) -> Result<(), cachetag_client::Error> {
+    /// cache.forget("page:1").await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn forget(&self, key: &str) -> Result<(), Error> {
         check_key(key)?;
         self.0.forget(key).await
     }
 
     /// Waits until the feeds of all shards are live, so that hits in memory are possible; whether they are.
+    ///
+    /// ```no_run
+    /// # async fn render() -> Result<String, std::io::Error> { Ok(String::new()) }
+    /// # async fn example(cache: cachetag_client::Cache) -> Result<(), cachetag_client::Error> {
+    /// use std::time::Duration;
+    ///
+    /// if !cache.ready(Duration::from_secs(5)).await { println!("no hits in memory yet") }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn ready(&self, within: Duration) -> bool {
         let deadline = Instant::now() + within;
         for unit in &self.0.shards {
@@ -177,16 +232,42 @@ impl Cache {
     }
 
     /// What can be switched while it runs: layers bypassed, writes sampled or off, ….
+    ///
+    /// ```no_run
+    /// # async fn render() -> Result<String, std::io::Error> { Ok(String::new()) }
+    /// # async fn example(cache: cachetag_client::Cache) -> Result<(), cachetag_client::Error> {
+    /// use cachetag_client::observe::Layer;
+    ///
+    /// cache.switches().bypass(Layer::L1, true);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn switches(&self) -> &Switches {
         &self.0.switches
     }
 
     /// Hits, misses by reason, latencies, hot keys.
+    ///
+    /// ```no_run
+    /// # async fn render() -> Result<String, std::io::Error> { Ok(String::new()) }
+    /// # async fn example(cache: cachetag_client::Cache) -> Result<(), cachetag_client::Error> {
+    /// println!("{:?}", cache.snapshot().events);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn snapshot(&self) -> Snapshot {
         self.0.observer.snapshot()
     }
 
     /// Where the numbers come from.
+    ///
+    /// ```no_run
+    /// # async fn render() -> Result<String, std::io::Error> { Ok(String::new()) }
+    /// # async fn example(cache: cachetag_client::Cache) -> Result<(), cachetag_client::Error> {
+    /// println!("{:?}", cache.observer().snapshot().events);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn observer(&self) -> &Observer {
         &self.0.observer
     }

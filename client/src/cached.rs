@@ -11,6 +11,13 @@ use cachetag_core::{Lsn, Tag, Version};
 use crate::l1::Held;
 
 /// Where a value came from.
+///
+/// ```
+/// # use cachetag_client::Cached;
+/// fn known(page: &Cached<String>) -> bool {
+///     matches!(page.metadata().source(), cachetag_client::Source::Memory | cachetag_client::Source::Redis)
+/// }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Source {
@@ -25,6 +32,13 @@ pub enum Source {
 }
 
 /// What is known of a value.
+///
+/// ```
+/// # use cachetag_client::Cached;
+/// fn known(page: &Cached<String>) -> String {
+///     format!("{:?}", page.metadata())
+/// }
+/// ```
 #[derive(Debug, Clone)]
 pub struct Metadata {
     pub(crate) source: Source,
@@ -83,46 +97,109 @@ impl Metadata {
     }
 
     /// Where it came from.
+    ///
+    /// ```
+    /// # use cachetag_client::Cached;
+    /// fn known(page: &Cached<String>) -> cachetag_client::Source {
+    ///     page.metadata().source()
+    /// }
+    /// ```
     pub fn source(&self) -> Source {
         self.source
     }
 
     /// The version under which it was read from the database; `None` where the cache could not vouch for anything.
+    ///
+    /// ```
+    /// # use cachetag_client::Cached;
+    /// fn known(page: &Cached<String>) -> Option<cachetag_client::core::Version> {
+    ///     page.metadata().as_of()
+    /// }
+    /// ```
     pub fn as_of(&self) -> Option<Version> {
         self.as_of
     }
 
     /// What it depends on. Empty for a value from Redis whose tags were not needed.
+    ///
+    /// ```
+    /// # use cachetag_client::Cached;
+    /// fn known(page: &Cached<String>) -> usize {
+    ///     page.metadata().tags().len()
+    /// }
+    /// ```
     pub fn tags(&self) -> &[Tag] {
         &self.tags
     }
 
     /// Time since it was stored, or loaded.
+    ///
+    /// ```
+    /// # use cachetag_client::Cached;
+    /// fn known(page: &Cached<String>) -> std::time::Duration {
+    ///     page.metadata().age()
+    /// }
+    /// ```
     pub fn age(&self) -> Duration {
         self.born.elapsed()
     }
 
     /// How long it took to load.
+    ///
+    /// ```
+    /// # use cachetag_client::Cached;
+    /// fn known(page: &Cached<String>) -> std::time::Duration {
+    ///     page.metadata().cost()
+    /// }
+    /// ```
     pub fn cost(&self) -> Duration {
         self.cost
     }
 
     /// Bytes of the value as it is stored, in memory without compression; 0 if it was not stored.
+    ///
+    /// ```
+    /// # use cachetag_client::Cached;
+    /// fn known(page: &Cached<String>) -> usize {
+    ///     page.metadata().size()
+    /// }
+    /// ```
     pub fn size(&self) -> usize {
         self.size
     }
 
     /// How often this process has read it from memory.
+    ///
+    /// ```
+    /// # use cachetag_client::Cached;
+    /// fn known(page: &Cached<String>) -> u64 {
+    ///     page.metadata().accesses()
+    /// }
+    /// ```
     pub fn accesses(&self) -> u64 {
         self.accesses
     }
 
     /// Is it past its best: softly invalidated, past its `fresh_for`, or served because the database failed?
+    ///
+    /// ```
+    /// # use cachetag_client::Cached;
+    /// fn known(page: &Cached<String>) -> bool {
+    ///     page.metadata().is_stale()
+    /// }
+    /// ```
     pub fn is_stale(&self) -> bool {
         self.stale
     }
 
-    /// How sure its loader was of it, from 0 to 1.
+    /// How sure its loader was of it, from 0 to 1, where it was loaded just now. What a layer keeps was sure enough to be kept: 1.
+    ///
+    /// ```
+    /// # use cachetag_client::Cached;
+    /// fn known(page: &Cached<String>) -> f32 {
+    ///     page.metadata().confidence()
+    /// }
+    /// ```
     pub fn confidence(&self) -> f32 {
         self.confidence
     }
@@ -151,6 +228,13 @@ enum About {
 
 impl<T> Cached<T> {
     /// What is known of it.
+    ///
+    /// ```
+    /// # use cachetag_client::Cached;
+    /// fn known(page: &Cached<String>) -> cachetag_client::Source {
+    ///     page.metadata().source()
+    /// }
+    /// ```
     pub fn metadata(&self) -> Metadata {
         match &self.about {
             About::Held { held, valid_to, shard } => Metadata::of(held, *valid_to, false, *shard),
@@ -159,6 +243,13 @@ impl<T> Cached<T> {
     }
 
     /// The value, shared with the cache.
+    ///
+    /// ```
+    /// # use cachetag_client::Cached;
+    /// fn shared(page: Cached<String>) -> std::sync::Arc<String> {
+    ///     page.into_inner()
+    /// }
+    /// ```
     pub fn into_inner(self) -> Arc<T> {
         self.value
     }

@@ -72,7 +72,7 @@ impl Engine {
             let redis = Shard::open(url, &namespace, config.timeouts)
                 .map_err(|e| Error::configuration("redis", e.to_string()))?;
             let options = FeedOptions::new().namespace(namespace).heartbeat(config.max_lag / 8);
-            shards.push(Unit::new(redis, url, options, config.breaker)?);
+            shards.push(Unit::new(redis, url, options, config.breaker, observer.clone())?);
         }
         let memory = (config.memory > 0).then(|| {
             let evictions = observer.clone();
@@ -261,6 +261,18 @@ impl Engine {
             beta: Some(self.config.beta),
             no_lease: false,
             seen: true,
+        }
+    }
+
+    /// A version of a shard as a position for all of them. Each has its own epochs; what they share is the log, which the timeline names.
+    pub fn position(&self, shard: usize, version: Version) -> AtLeast {
+        if self.shards.len() == 1 {
+            return version.into();
+        }
+        let view = self.shards[shard].feed.view();
+        match view.timeline.filter(|_| view.epoch == version.epoch) {
+            Some(timeline) => AtLeast::on(timeline, version.lsn),
+            None => version.lsn.into(),
         }
     }
 

@@ -25,6 +25,8 @@ pub(crate) enum Kind {
     Timeout { key: Box<str>, after: Duration },
     /// Too many loads at a time, and the queue is full or did not move.
     Overloaded { key: Box<str>, reason: Box<str> },
+    /// No layer has it, and the loader is switched off.
+    SwitchedOff { key: Box<str> },
     /// A key that has a value was asked for, and it is known that there is none.
     Absent { key: Box<str> },
     /// Redis, where it was needed: to forget a key.
@@ -64,26 +66,73 @@ impl Error {
     }
 
     /// Is it known that there is no such value? Who asks by [`get_or_load_optional`](crate::Cache::get_or_load_optional) gets `None`.
+    ///
+    /// ```
+    /// # use cachetag_client::Error;
+    /// fn status(error: &Error) -> u16 {
+    ///     if error.is_absent() { 404 } else { 500 }
+    /// }
+    /// ```
     pub fn is_absent(&self) -> bool {
         matches!(*self.0, Kind::Absent { .. })
     }
 
     /// Did the loader return this error, or panic?
+    ///
+    /// ```
+    /// # use cachetag_client::Error;
+    /// fn status(error: &Error) -> u16 {
+    ///     if error.is_loader() { 500 } else { 503 }
+    /// }
+    /// ```
     pub fn is_loader(&self) -> bool {
         matches!(*self.0, Kind::Loader(_) | Kind::Panicked { .. })
     }
 
     /// Did the loader take longer than `load_timeout`?
+    ///
+    /// ```
+    /// # use cachetag_client::Error;
+    /// fn status(error: &Error) -> u16 {
+    ///     if error.is_timeout() { 504 } else { 500 }
+    /// }
+    /// ```
     pub fn is_timeout(&self) -> bool {
         matches!(*self.0, Kind::Timeout { .. })
     }
 
     /// Were there too many loads at a time?
+    ///
+    /// ```
+    /// # use cachetag_client::Error;
+    /// fn status(error: &Error) -> u16 {
+    ///     if error.is_overloaded() { 503 } else { 500 }
+    /// }
+    /// ```
     pub fn is_overloaded(&self) -> bool {
         matches!(*self.0, Kind::Overloaded { .. })
     }
 
+    /// Was there nothing to serve while the loader was bypassed: `Switches::bypass(Layer::Loader, true)`?
+    ///
+    /// ```
+    /// # use cachetag_client::Error;
+    /// fn status(error: &Error) -> u16 {
+    ///     if error.is_switched_off() { 503 } else { 500 }
+    /// }
+    /// ```
+    pub fn is_switched_off(&self) -> bool {
+        matches!(*self.0, Kind::SwitchedOff { .. })
+    }
+
     /// Is it what the builder, or a call, was given?
+    ///
+    /// ```
+    /// # use cachetag_client::Error;
+    /// fn status(error: &Error) -> u16 {
+    ///     if error.is_configuration() { 500 } else { 503 }
+    /// }
+    /// ```
     pub fn is_configuration(&self) -> bool {
         matches!(*self.0, Kind::Configuration { .. } | Kind::Key { .. })
     }
@@ -115,6 +164,10 @@ impl fmt::Display for Error {
             Kind::Overloaded { key, reason } => {
                 write!(f, "no room to load {key:?}: {reason}; raise load_concurrency if the database can take it")
             }
+            Kind::SwitchedOff { key } => write!(
+                f,
+                "no layer has {key:?}, and the loader is switched off; Switches::bypass(Layer::Loader, false) lets it load again"
+            ),
             Kind::Absent { key } => write!(f, "{key:?} is known not to exist; get_or_load_optional tells that by None"),
             Kind::Redis(error) => write!(f, "redis: {error}"),
             Kind::Configuration { what, problem, .. } => write!(f, "{what}: {problem}"),

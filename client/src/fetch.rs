@@ -268,7 +268,9 @@ impl Engine {
                             if got.state == State::Early {
                                 self.observer.event(Event::EarlyRefresh);
                             }
-                            if stale && refresh && !self.switches.refreshes_in_background() {
+                            // With the loader switched off a stale value is all there is.
+                            let anew = self.switches.refreshes_in_background() || self.switches.bypasses(Layer::Loader);
+                            if stale && refresh && !anew {
                                 luggage.spare = Some(found);
                                 return None;
                             }
@@ -288,7 +290,11 @@ impl Engine {
                     tokio::time::sleep(pause.mul_f64(0.5 + fastrand::f64())).await;
                     pause = (pause * 2).min(LONGEST_WAIT);
                 }
-                State::Miss | State::Wait => {
+                State::Wait => {
+                    access.miss(Layer::L2, MissReason::Wait);
+                    return None;
+                }
+                State::Miss => {
                     access.miss(Layer::L2, MissReason::None);
                     return None;
                 }

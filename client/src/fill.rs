@@ -154,6 +154,9 @@ impl Engine {
     ) -> Result<Found, Error> {
         let key = &*quest.key;
         let Luggage { token, lease, spare } = luggage;
+        if let Err(error) = self.may_load(key) {
+            return self.instead(spare, error);
+        }
         // A load inside of another runs in that one's slot: waiting for one of its own, all slots could be held by loads that wait.
         let slot = match if quest.within.is_empty() { self.loads.acquire().await.map(Some) } else { Ok(None) } {
             Ok(slot) => slot,
@@ -187,6 +190,15 @@ impl Engine {
         Ok(self.store(quest.place(), value, load.plan(), took, lease).await)
     }
 
+    /// Whether the database may be asked: not with the loader switched off.
+    pub fn may_load(&self, key: &str) -> Result<(), Error> {
+        if !self.switches.bypasses(Layer::Loader) {
+            return Ok(());
+        }
+        self.observer.event(Event::LoadRefused);
+        Err(Error::new(Kind::SwitchedOff { key: key.into() }))
+    }
+
     /// What is old, if the cache was told that it is better than an error.
     fn instead(&self, spare: Option<Found>, error: Error) -> Result<Found, Error> {
         let (Some(bound), Some(spare)) = (self.config.stale_if_error, spare) else { return Err(error) };
@@ -208,9 +220,10 @@ impl Engine {
         lease: Option<LeaseGuard>,
     ) -> Found {
         let Place { key, shard: number, typed } = place;
+        let plan = self.joined(plan, number);
         let cost = plan.cost.unwrap_or(took);
         let tags: Arc<[Tag]> = plan.tags.iter().cloned().collect();
-        let confidence = plan.confidence.unwrap_or(1.0);
+        let confidence = plan.sureness();
         let mut metadata = Metadata {
             as_of: plan.as_of,
             valid_to: plan.as_of,
@@ -258,6 +271,22 @@ impl Engine {
             self.put_third(key, item).await;
         }
         Found { value, metadata: Arc::new(metadata), asked: plan.asked, stored }
+    }
+
+    /// The plan of a value of this shard, once what other shards say of its parts is put in this one's terms: it is no newer than they are.
+    fn joined(&self, mut plan: Plan, number: usize) -> Plan {
+        let Some(mut as_of) = plan.as_of else { return plan };
+        for (from, version) in std::mem::take(&mut plan.elsewhere) {
+            let (from, to) = (self.shards[from].feed.view(), self.shards[number].feed.view());
+            match from.translate(version, &to, as_of.epoch) {
+                Ok(version) => as_of = as_of.min(version),
+                Err(apart) => {
+                    plan.refused.get_or_insert_with(|| format!("a part of it is on another shard, and {apart}"));
+                }
+            }
+        }
+        plan.as_of = Some(as_of);
+        plan
     }
 
     /// How long a value is kept.

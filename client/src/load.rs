@@ -1,6 +1,6 @@
 //! What a loader is given: it says on it what its value depends on and how it is to be stored.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -30,7 +30,8 @@ pub(crate) fn terms() -> Option<Terms> {
 /// The context of one load. Cheap to clone; what is said on any clone counts, before or after the queries, until the loader returns.
 ///
 /// Reads of the cache inside a loader add their tags by themselves: a page depends on what its fragments depend on. And they are asked for what the page is
-/// asked for ([`ReadOptions`](crate::ReadOptions)), besides their own: a page that covers a commit has no fragment that does not.
+/// asked for ([`ReadOptions`](crate::ReadOptions)), besides their own: a page that covers a commit has no fragment that does not. They may be on other shards
+/// than the page; for a moment after the start, or after a shard has opened a new epoch, such a page is returned and not stored.
 ///
 /// ```no_run
 /// # async fn example(cache: cachetag_client::Cache, db: std::sync::Arc<tokio_postgres::Client>) -> Result<(), cachetag_client::Error> {
@@ -70,8 +71,12 @@ pub(crate) struct Plan {
     pub fresh_for: Option<Duration>,
     pub cost: Option<Duration>,
     pub confidence: Option<f32>,
+    /// How sure the least sure of its parts is.
+    pub parts: Option<f32>,
     /// At most the token, and no newer than what any nested read is known to be true up to.
     pub as_of: Option<Version>,
+    /// Up to where the parts are known to be true that other shards vouch for, in their epochs.
+    pub elsewhere: BTreeMap<usize, Version>,
     /// Every commit that the loader may have seen ends here or earlier.
     pub seen: Option<Lsn>,
     /// When the first of its parts was asked for that a layer vouched for: see [`Found::asked`](crate::cached::Found::asked).
@@ -80,7 +85,21 @@ pub(crate) struct Plan {
     pub refused: Option<String>,
 }
 
+impl Plan {
+    /// How sure the value is: no surer than its loader, nor than any of its parts.
+    pub fn sureness(&self) -> f32 {
+        self.confidence.unwrap_or(1.0).min(self.parts.unwrap_or(1.0))
+    }
+}
+
 /// What can be made a tag: a [`Tag`], or its text.
+///
+/// ```
+/// use cachetag_client::IntoTag;
+///
+/// assert_eq!("product:42".into_tag().unwrap().to_string(), "product:42");
+/// assert!("product 42".into_tag().is_err());
+/// ```
 pub trait IntoTag {
     /// The tag, or why there is none.
     fn into_tag(self) -> Result<Tag, String>;
@@ -128,16 +147,37 @@ impl Load {
     }
 
     /// The key that is being loaded.
+    ///
+    /// ```
+    /// # use cachetag_client::Load;
+    /// fn say(load: &Load) {
+    ///     println!("loading {}", load.key());
+    /// }
+    /// ```
     pub fn key(&self) -> &str {
         &self.0.key
     }
 
     /// The token of the miss: what `cachetag.covers` is asked. `None` where the cache cannot vouch for anything now; then nothing is stored.
+    ///
+    /// ```
+    /// # use cachetag_client::Load;
+    /// fn say(load: &Load) {
+    ///     if load.token().is_none() { println!("it will not be stored") }
+    /// }
+    /// ```
     pub fn token(&self) -> Option<Version> {
         self.0.token
     }
 
     /// The value depends on this. A text that is no tag keeps the value from being stored: what it stood for would never invalidate it.
+    ///
+    /// ```
+    /// # use cachetag_client::Load;
+    /// fn say(load: &Load) {
+    ///     load.tag("product:42").tag(format!("category:{}", 7));
+    /// }
+    /// ```
     pub fn tag(&self, tag: impl IntoTag) -> &Load {
         match tag.into_tag() {
             Ok(tag) => {
@@ -150,6 +190,13 @@ impl Load {
 
     /// The value depends on all of these. Redis takes 4,096 tags for a value; one with more is kept in memory alone. A family tag such as `product:*` stands
     /// for any number of them.
+    ///
+    /// ```
+    /// # use cachetag_client::Load;
+    /// fn say(load: &Load) {
+    ///     load.tags(["product:42", "category:7"]);
+    /// }
+    /// ```
     pub fn tags<T: IntoTag>(&self, tags: impl IntoIterator<Item = T>) -> &Load {
         tags.into_iter().for_each(|tag| {
             self.tag(tag);
@@ -158,30 +205,66 @@ impl Load {
     }
 
     /// How long it is kept at most. Jitter is added to it.
+    ///
+    /// ```
+    /// # use cachetag_client::Load;
+    /// fn say(load: &Load) {
+    ///     load.ttl(std::time::Duration::from_secs(60));
+    /// }
+    /// ```
     pub fn ttl(&self, ttl: Duration) -> &Load {
         self.0.plan.lock().ttl = Some(ttl);
         self
     }
 
     /// After this it is still served while one reader refreshes it.
+    ///
+    /// ```
+    /// # use cachetag_client::Load;
+    /// fn say(load: &Load) {
+    ///     load.fresh_for(std::time::Duration::from_secs(10));
+    /// }
+    /// ```
     pub fn fresh_for(&self, time: Duration) -> &Load {
         self.0.plan.lock().fresh_for = Some(time);
         self
     }
 
     /// What it cost, where the time that the loader took does not tell.
+    ///
+    /// ```
+    /// # use cachetag_client::Load;
+    /// fn say(load: &Load) {
+    ///     load.cost(std::time::Duration::from_millis(250));
+    /// }
+    /// ```
     pub fn cost(&self, cost: Duration) -> &Load {
         self.0.plan.lock().cost = Some(cost);
         self
     }
 
-    /// How sure the loader is, from 0 to 1: less than 1 for what came from a fallback. Below the cache's `min_confidence` it is not stored.
+    /// How sure the loader is, from 0 to 1: less than 1 for what came from a fallback. Below the cache's `min_confidence` it is not stored. A page is no surer
+    /// than its fragments.
+    ///
+    /// ```
+    /// # use cachetag_client::Load;
+    /// fn say(load: &Load) {
+    ///     load.confidence(0.4); // from a fallback
+    /// }
+    /// ```
     pub fn confidence(&self, confidence: f32) -> &Load {
         self.0.plan.lock().confidence = Some(confidence.clamp(0.0, 1.0));
         self
     }
 
     /// The version that the query's snapshot is known to cover, for example what `cachetag.as_of` gave; it may be above the token.
+    ///
+    /// ```
+    /// # use cachetag_client::{Load, core::Version};
+    /// fn say(load: &Load, raised: Version) {
+    ///     load.as_of(raised); // SELECT cachetag.as_of(token)
+    /// }
+    /// ```
     pub fn as_of(&self, version: Version) -> &Load {
         let mut plan = self.0.plan.lock();
         // Only of the token's epoch, and never where a nested read has lowered it already.
@@ -196,6 +279,13 @@ impl Load {
 
     /// A position that covers every commit which the loader may have seen: `pg_current_wal_insert_lsn()` after the query. A [`Session`](crate::Session) needs
     /// it to never go back behind what was loaded; [`Load::query`] says it by itself.
+    ///
+    /// ```
+    /// # use cachetag_client::{Load, core::Lsn};
+    /// fn say(load: &Load, position: Lsn) {
+    ///     load.seen(position); // SELECT pg_current_wal_insert_lsn()
+    /// }
+    /// ```
     pub fn seen(&self, position: Lsn) -> &Load {
         let mut plan = self.0.plan.lock();
         plan.seen = plan.seen.max(Some(position));
@@ -204,6 +294,13 @@ impl Load {
     }
 
     /// The value is returned, and not stored. The reason is told by `tracing`.
+    ///
+    /// ```
+    /// # use cachetag_client::Load;
+    /// fn say(load: &Load) {
+    ///     load.do_not_store("a part of it is missing");
+    /// }
+    /// ```
     pub fn do_not_store(&self, reason: impl Into<String>) -> &Load {
         self.0.plan.lock().refused.get_or_insert_with(|| reason.into());
         self
@@ -230,7 +327,10 @@ impl Load {
             let mut plan = self.0.plan.lock();
             plan.asked = Some(plan.asked.map_or(asked, |first| first.min(asked)));
         }
-        let Metadata { valid_to, stale, tags, shard, tags_known, seen, .. } = part;
+        let Metadata { valid_to, stale, tags, shard, tags_known, seen, confidence, .. } = part;
+        let mut plan = self.0.plan.lock();
+        plan.parts = Some(plan.parts.map_or(*confidence, |least| least.min(*confidence)));
+        drop(plan);
         if let Some(position) = seen {
             self.seen(*position);
         }
@@ -244,14 +344,23 @@ impl Load {
             return;
         }
         let mut plan = self.0.plan.lock();
-        match valid_to {
-            Some(version) if *shard == self.0.shard && plan.as_of.is_none_or(|as_of| as_of.epoch == version.epoch) => {
+        let vouched = match valid_to {
+            None => false,
+            Some(version) if *shard != self.0.shard => {
+                let known = plan.elsewhere.entry(*shard).or_insert(*version);
+                let comparable = known.epoch == version.epoch;
+                *known = (*known).min(*version);
+                comparable
+            }
+            Some(version) => {
+                let comparable = plan.as_of.is_none_or(|as_of| as_of.epoch == version.epoch);
                 plan.as_of = plan.as_of.map(|as_of| as_of.min(*version));
+                comparable
             }
-            // Positions of two epochs are not compared, and each shard has its own.
-            _ => {
-                plan.refused.get_or_insert_with(|| "it contains a value that nothing vouches for here".into());
-            }
+        };
+        // Positions of two epochs of one shard are not compared.
+        if !vouched {
+            plan.refused.get_or_insert_with(|| "it contains a value that nothing vouches for here".into());
         }
         plan.tags.extend(tags.iter().cloned());
     }
@@ -300,7 +409,9 @@ mod tests {
         for (valid_to, stale, shard, known) in [
             (None, false, 0, true),
             (Some(version(9)), true, 0, true),
-            (Some(version(9)), false, 1, true),
+            (None, false, 1, true),
+            (Some(version(9)), true, 1, true),
+            (Some(version(9)), false, 1, false),
             (Some(version(9)), false, 0, false),
             (Some(Version::new(Epoch::new(8).unwrap(), Lsn(9))), false, 0, true),
         ] {
@@ -328,6 +439,40 @@ mod tests {
         let outer = Terms { max_lag: Duration::from_secs(1), at_least: Some(Lsn(7).into()), fresh: false };
         assert_eq!(terms(), None);
         assert_eq!(under(outer, async { terms() }).await, Some(outer));
+    }
+
+    #[test]
+    fn what_other_shards_vouch_for_is_kept_in_their_terms() {
+        let load = Load::new("k", 0, Some(version(5)), Ancestry::default());
+        for lsn in [4, 2, 3] {
+            load.contains(&child(Some(version(lsn)), false, 1), None);
+        }
+        load.contains(&child(Some(version(8)), false, 2), None);
+        let plan = load.plan();
+        assert_eq!((plan.as_of, plan.tags.len()), (Some(version(5)), 1));
+        assert_eq!(plan.elsewhere, BTreeMap::from([(1, version(2)), (2, version(8))]));
+        assert!(plan.refused.is_none());
+        for epoch in [6, 8] {
+            let load = Load::new("k", 0, Some(version(5)), Ancestry::default());
+            load.contains(&child(Some(version(4)), false, 1), None);
+            load.contains(&child(Some(Version::new(Epoch::new(epoch).unwrap(), Lsn(4))), false, 1), None);
+            assert!(load.plan().refused.is_some(), "two epochs of one shard");
+        }
+    }
+
+    #[test]
+    fn a_page_is_no_surer_than_its_fragments() {
+        let load = Load::new("k", 0, Some(version(5)), Ancestry::default());
+        assert_eq!(load.plan().sureness(), 1.0);
+        for confidence in [0.5, 0.25, 0.75] {
+            load.contains(&Metadata { confidence, ..child(Some(version(9)), false, 0) }, None);
+        }
+        assert_eq!(load.plan().sureness(), 0.25);
+        // Whatever the loader says of its own.
+        load.confidence(0.9);
+        assert_eq!(load.plan().sureness(), 0.25);
+        load.confidence(0.1);
+        assert_eq!(load.plan().sureness(), 0.1);
     }
 
     #[test]

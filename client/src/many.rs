@@ -146,6 +146,7 @@ impl Engine {
         F: FnOnce(Vec<Load>) -> R,
         R: Future<Output = Result<Vec<AnyValue>, Error>>,
     {
+        self.may_load(first)?;
         // As in `load`: inside of another load it runs in that one's slot.
         let slot = match if alone { self.loads.acquire().await.map(Some) } else { Ok(None) } {
             Ok(slot) => slot,

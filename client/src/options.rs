@@ -38,12 +38,23 @@ impl AtLeast {
     }
 
     /// The place in the log.
+    ///
+    /// ```
+    /// # use cachetag_client::{AtLeast, core::Lsn};
+    /// assert_eq!("1@0/7".parse::<AtLeast>().unwrap().lsn(), Lsn(7));
+    /// ```
     pub fn lsn(self) -> Lsn {
         self.lsn
     }
 
     /// Does a version cover it, in a cache that follows this timeline of the database? Position, epoch and timeline are compared apart: a new epoch, and a
     /// new timeline, may begin at an earlier position than the last one reached.
+    ///
+    /// ```
+    /// # use cachetag_client::{AtLeast, core::{Lsn, Version}};
+    /// let seven = AtLeast::from(Lsn(7));
+    /// assert!(!seven.is_covered_by(Version::default(), None));
+    /// ```
     pub fn is_covered_by(self, version: Version, timeline: Option<u32>) -> bool {
         version.lsn >= self.lsn
             && self.epoch.is_none_or(|epoch| version.epoch >= epoch)
@@ -85,6 +96,13 @@ impl From<Version> for AtLeast {
 }
 
 /// A text is no position.
+///
+/// ```
+/// use cachetag_client::AtLeast;
+///
+/// let error = "yesterday".parse::<AtLeast>().unwrap_err();
+/// assert!(error.to_string().contains("cachetag.position()"));
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "{text:?} is no position: write what cachetag.position() gives (1@16/B374D848), an LSN (16/B374D848) or a version of the cache"
@@ -134,23 +152,46 @@ pub struct ReadOptions {
 
 impl ReadOptions {
     /// What the cache was built with.
+    ///
+    /// ```
+    /// # use cachetag_client::ReadOptions;
+    /// assert_eq!(ReadOptions::new(), ReadOptions::default());
+    /// ```
     pub fn new() -> ReadOptions {
         ReadOptions::default()
     }
 
     /// A hit was true no longer ago than this.
+    ///
+    /// ```
+    /// # use cachetag_client::ReadOptions;
+    /// let options = ReadOptions::new().max_lag(std::time::Duration::from_millis(50));
+    /// assert_ne!(options, ReadOptions::new());
+    /// ```
     pub fn max_lag(mut self, bound: Duration) -> ReadOptions {
         self.max_lag = Some(bound);
         self
     }
 
     /// A hit covers this commit. Given twice, it covers both.
+    ///
+    /// ```
+    /// # use cachetag_client::ReadOptions;
+    /// let options = ReadOptions::new().at_least("1@16/B374D848".parse().unwrap());
+    /// assert_ne!(options, ReadOptions::new());
+    /// ```
     pub fn at_least(mut self, position: AtLeast) -> ReadOptions {
         self.at_least = Some(self.at_least.map_or(position, |other| other.and(position)));
         self
     }
 
     /// Goes to the database, and refills.
+    ///
+    /// ```
+    /// # use cachetag_client::ReadOptions;
+    /// let options = ReadOptions::new().fresh();
+    /// assert_ne!(options, ReadOptions::new());
+    /// ```
     pub fn fresh(mut self) -> ReadOptions {
         self.fresh = true;
         self

@@ -13,6 +13,16 @@ use crate::options::ReadOptions;
 use crate::session::Session;
 
 /// Reads under options of their own: [`Cache::with`](crate::Cache::with), [`Cache::session`](crate::Cache::session).
+///
+/// ```no_run
+/// # use cachetag_client::{Cache, ReadOptions};
+/// # async fn render() -> Result<String, std::io::Error> { Ok(String::new()) }
+/// # async fn example(cache: Cache) -> Result<(), cachetag_client::Error> {
+/// let reader = cache.with(ReadOptions::new().fresh());
+/// let page = reader.get_or_load("page:1", |load| async move { load.tag("product:1"); render().await }).await?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Copy)]
 pub struct Reader<'a> {
     engine: &'a Arc<Engine>,
@@ -32,6 +42,16 @@ impl<'a> Reader<'a> {
     }
 
     /// As [`Cache::get_or_load`](crate::Cache::get_or_load).
+    ///
+    /// ```no_run
+    /// # use cachetag_client::{Cache, ReadOptions};
+    /// # async fn render() -> Result<String, std::io::Error> { Ok(String::new()) }
+    /// # async fn example(cache: Cache) -> Result<(), cachetag_client::Error> {
+    /// let reader = cache.with(ReadOptions::new().fresh());
+    /// let page = reader.get_or_load("page:1", |load| async move { load.tag("product:1"); render().await }).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn get_or_load<T: Value, E: LoaderError, R: LoaderFuture<T, E>>(
         &self,
         key: &str,
@@ -49,6 +69,17 @@ impl<'a> Reader<'a> {
     }
 
     /// As [`Cache::get_or_load_optional`](crate::Cache::get_or_load_optional).
+    ///
+    /// ```no_run
+    /// # use cachetag_client::{Cache, ReadOptions};
+    /// # async fn render() -> Result<String, std::io::Error> { Ok(String::new()) }
+    /// # async fn example(cache: Cache) -> Result<(), cachetag_client::Error> {
+    /// let reader = cache.with(ReadOptions::new().fresh());
+    /// let load = |load: cachetag_client::Load| async move { load.tag("product:1"); render().await.map(Some) };
+    /// let page = reader.get_or_load_optional("page:1", load).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn get_or_load_optional<T: Value, E: LoaderError, R: LoaderFuture<Option<T>, E>>(
         &self,
         key: &str,
@@ -75,6 +106,16 @@ impl<'a> Reader<'a> {
     }
 
     /// As [`Cache::get`](crate::Cache::get).
+    ///
+    /// ```no_run
+    /// # use cachetag_client::{Cache, ReadOptions};
+    /// # async fn render() -> Result<String, std::io::Error> { Ok(String::new()) }
+    /// # async fn example(cache: Cache) -> Result<(), cachetag_client::Error> {
+    /// let reader = cache.with(ReadOptions::new().fresh());
+    /// let page = reader.get::<String>("page:1").await;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn get<T: Value>(&self, key: &str) -> Option<Option<Cached<T>>> {
         let found = self.engine.find_many(&[key], &self.engine.terms(&self.options), Typed::of::<T>()).await;
         let found = found.into_iter().next()?.found?;
@@ -82,6 +123,17 @@ impl<'a> Reader<'a> {
     }
 
     /// As [`Cache::get_many`](crate::Cache::get_many).
+    ///
+    /// ```no_run
+    /// # use cachetag_client::{Cache, ReadOptions};
+    /// # async fn render() -> Result<String, std::io::Error> { Ok(String::new()) }
+    /// # async fn example(cache: Cache) -> Result<(), cachetag_client::Error> {
+    /// let reader = cache.with(ReadOptions::new().fresh());
+    /// let none = |_| async { Ok::<Vec<Option<String>>, std::io::Error>(vec![None, None]) };
+    /// let pages = reader.get_many(&["page:1", "page:2"], none).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn get_many<T: Value, E: LoaderError, R: Future<Output = Result<Vec<Option<T>>, E>>>(
         &self,
         keys: &[impl AsRef<str> + Sync],
@@ -104,6 +156,16 @@ impl<'a> Reader<'a> {
     }
 
     /// Makes a key anew in the background, if nobody is at it in any process, and if what is loaded can be stored.
+    ///
+    /// ```no_run
+    /// # use cachetag_client::{Cache, ReadOptions};
+    /// # async fn render() -> Result<String, std::io::Error> { Ok(String::new()) }
+    /// # async fn example(cache: Cache) -> Result<(), cachetag_client::Error> {
+    /// let reader = cache.with(ReadOptions::new().fresh());
+    /// reader.refresh("page:1", |load| async move { load.tag("product:1"); render().await.map(Some) });
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn refresh<T: Value, E: LoaderError, R: LoaderFuture<Option<T>, E>>(
         &self,
         key: &str,
@@ -117,7 +179,7 @@ impl<'a> Reader<'a> {
         if let (Some(session), Some(cached)) = (self.session, &cached) {
             let known = cached.metadata();
             if let Some(version) = known.as_of.or(known.valid_to) {
-                session.saw(version.into());
+                session.saw(self.engine.position(known.shard, version));
             }
             if let Some(position) = known.seen {
                 session.saw(position.into());

@@ -71,7 +71,8 @@ impl Engine {
 
     /// Whether a refresh of this key is allowed, and of any use.
     fn refreshes(&self, key: &str) -> bool {
-        self.switches.refreshes_in_background() && self.switches.writes(key)
+        let off = self.switches.bypasses(Layer::Loader);
+        !off && self.switches.refreshes_in_background() && self.switches.writes(key)
     }
 
     fn depart(self: &Arc<Engine>, key: &str, typed: Typed, loader: Loader, why: Why, background: Background) {

@@ -29,16 +29,35 @@ pub struct Session {
 
 impl Session {
     /// Nothing written, nothing seen.
+    ///
+    /// ```
+    /// # use cachetag_client::Session;
+    /// assert!(Session::new().position().is_none());
+    /// ```
     pub fn new() -> Session {
         Session::default()
     }
 
     /// Every read of the session asks for this, too.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use cachetag_client::{ReadOptions, Session};
+    ///
+    /// let session = Session::with(ReadOptions::new().max_lag(Duration::from_millis(100)));
+    /// ```
     pub fn with(options: ReadOptions) -> Session {
         Session { options, position: Mutex::default() }
     }
 
     /// The user has made this commit: reads cover it from now on.
+    ///
+    /// ```
+    /// # use cachetag_client::Session;
+    /// let session = Session::new();
+    /// session.wrote("1@16/B374D848".parse().unwrap());
+    /// assert!(session.position().is_some());
+    /// ```
     pub fn wrote(&self, commit: AtLeast) {
         let mut position = self.position.lock();
         *position = Some(position.map_or(commit, |known| known.and(commit)));
@@ -50,6 +69,14 @@ impl Session {
     }
 
     /// Where the user is.
+    ///
+    /// ```
+    /// # use cachetag_client::Session;
+    /// let session = Session::new();
+    /// session.wrote("1@16/B374D848".parse().unwrap());
+    /// session.wrote("1@16/00000001".parse().unwrap());
+    /// assert_eq!(session.position().unwrap().to_string(), "1@16/B374D848");
+    /// ```
     pub fn position(&self) -> Option<AtLeast> {
         *self.position.lock()
     }

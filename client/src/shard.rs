@@ -3,12 +3,13 @@
 use std::time::{Duration, Instant};
 
 use cachetag_core::{Tag, Version};
+use tokio::sync::watch;
 
 use crate::envelope::Envelope;
 use crate::error::Error;
 use crate::feed::{CheckKey, Feed, FeedOptions, Key, Refusal, Touch, check_keys};
 use crate::l2::{self, Check, GetOptions, Got, RawEntry, Shard};
-use crate::observe::MissReason;
+use crate::observe::{Event, MissReason, Observer};
 use crate::resilience::{Breaker, BreakerOptions};
 
 /// A shard's Redis and feed.
@@ -17,13 +18,21 @@ pub(crate) struct Unit {
     pub redis: Shard,
     pub feed: Feed,
     breaker: Breaker,
+    observer: Observer,
 }
 
 impl Unit {
     /// Follows the feed of a shard.
-    pub fn new(redis: Shard, url: &str, options: FeedOptions, breaker: BreakerOptions) -> Result<Unit, Error> {
+    pub fn new(
+        redis: Shard,
+        url: &str,
+        options: FeedOptions,
+        breaker: BreakerOptions,
+        observer: Observer,
+    ) -> Result<Unit, Error> {
         let feed = Feed::follow(url, options).map_err(|error| Error::configuration("redis", error.to_string()))?;
-        Ok(Unit { redis, feed, breaker: Breaker::new(breaker) })
+        tokio::spawn(count_losses(feed.live(), observer.clone()));
+        Ok(Unit { redis, feed, breaker: Breaker::new(breaker), observer })
     }
 
     /// Calls Redis, unless it is left alone.
@@ -36,7 +45,9 @@ impl Unit {
             }
             Err(error) => {
                 if error.is_failure() {
-                    permit.failure(Instant::now());
+                    if permit.failure(Instant::now()) {
+                        self.observer.event(Event::BreakerOpened);
+                    }
                 } else {
                     permit.success();
                 }
@@ -100,6 +111,19 @@ impl Unit {
     /// `cachetag_get`, for a token and a lease, or a verdict where the feed can give none.
     pub async fn get(&self, key: &str, options: &GetOptions) -> Result<Got, MissReason> {
         self.ask(self.redis.get(key, options)).await
+    }
+}
+
+/// Counts how often a feed that was live is not, until it ends.
+async fn count_losses(mut live: watch::Receiver<bool>, observer: Observer) {
+    let mut was_live = *live.borrow_and_update();
+    while live.changed().await.is_ok() {
+        let is_live = *live.borrow_and_update();
+        // It changes by turns: live before and live again, it was lost in between.
+        if was_live || !is_live {
+            observer.event(Event::FeedLost);
+        }
+        was_live = is_live;
     }
 }
 

@@ -9,6 +9,15 @@ use bytes::Bytes;
 use cachetag_core::{Lsn, Tag, Version};
 
 /// What a layer keeps for a key. Nothing in it may change between `put` and `get`.
+///
+/// ```
+/// use std::time::SystemTime;
+/// use cachetag_client::third::Stored;
+///
+/// fn is_over(stored: &Stored) -> bool {
+///     stored.expires_at <= SystemTime::now()
+/// }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stored {
     /// The value as the cache encodes it; empty for an absence.
@@ -30,6 +39,14 @@ pub struct Stored {
 }
 
 /// The answer of a layer, some time later.
+///
+/// ```
+/// use cachetag_client::third::{Answer, Stored};
+///
+/// fn nothing<'a>() -> Answer<'a, Option<Stored>> {
+///     Box::pin(async { Ok(None) })
+/// }
+/// ```
 pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, Box<dyn Error + Send + Sync>>> + Send + 'a>>;
 
 /// A layer that is asked after Redis and before the loader.

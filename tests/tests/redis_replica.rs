@@ -1,11 +1,9 @@
 //! Redis with replicas: what is acknowledged to PostgreSQL survives a failover when the daemon is told to wait for them, and where something
 //! is lost all the same, a new epoch says so. Sentinels lead to the primary.
 
-use std::path::PathBuf;
-use std::process::Command;
 use std::time::Duration;
 
-use cachetag_invalidator::dev::Process;
+use cachetag_tests::fault::Sentinel;
 use cachetag_tests::{Cache, Daemon, DaemonOptions, Redis, Stack, StackOptions, User, eventually, lsn, lsn_of_version};
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -225,61 +223,12 @@ async fn caught_up_after_promotion(pair: &Pair) -> Cache {
     .await
 }
 
-struct Sentinel {
-    _process: Process,
-    port: u16,
-}
-
-fn sentinel(pair: &Pair) -> Sentinel {
-    let program = std::env::var_os("CACHETAG_REDIS_SERVER").map_or_else(|| "redis-server".into(), PathBuf::from);
-    let port = std::net::TcpListener::bind(("127.0.0.1", 0)).and_then(|l| l.local_addr()).expect("a port").port();
-    let home = pair.stack.folder().join("sentinel");
-    std::fs::create_dir(&home).expect("a folder");
-    let config = home.join("sentinel.conf");
-    let text = format!(
-        "port {port}\nbind 127.0.0.1\ndir {}\nsentinel monitor mymaster 127.0.0.1 {} 1\n\
-         sentinel down-after-milliseconds mymaster 500\nsentinel failover-timeout mymaster 3000\n",
-        home.display(),
-        pair.stack.redis.port()
-    );
-    std::fs::write(&config, text).expect("a file");
-    let mut command = Command::new(program);
-    command.arg(&config).arg("--sentinel");
-    let process = Process::spawn("sentinel", command, &home.join("log"), None, libc::SIGKILL);
-    Sentinel { _process: process.expect("a sentinel"), port }
-}
-
-impl Sentinel {
-    async fn connection(&self) -> redis::aio::MultiplexedConnection {
-        eventually("the sentinel", PATIENCE, async || {
-            let client = redis::Client::open(("127.0.0.1", self.port)).ok()?;
-            client.get_multiplexed_async_connection().await.ok()
-        })
-        .await
-    }
-
-    /// The sentinel has found the replica: a failover is possible.
-    async fn knows_the_replica(&self) {
-        let mut connection = self.connection().await;
-        eventually("the replica's discovery", PATIENCE, async || {
-            let replicas: Vec<std::collections::BTreeMap<String, String>> =
-                redis::cmd("SENTINEL").arg("REPLICAS").arg("mymaster").query_async(&mut connection).await.ok()?;
-            let replica = replicas.first()?;
-            (replica["flags"] == "slave" && replica["master-link-status"] == "ok").then_some(())
-        })
-        .await;
-    }
-}
-
 async fn behind_sentinel(options: DaemonOptions) -> (Pair, Sentinel, Daemon) {
     let mut pair = pair(DaemonOptions::new()).await;
     pair.stack.daemon().stop().await;
-    let sentinel = sentinel(&pair);
-    sentinel.knows_the_replica().await;
-    // The first of the sentinels is not there.
-    let url = format!("redis+sentinel://127.0.0.1:1,127.0.0.1:{}/mymaster/0", sentinel.port);
+    let sentinel = Sentinel::start(pair.stack.folder(), &pair.stack.redis).await;
     let log = pair.stack.folder().join("sentinel.log");
-    let daemon = Daemon::start(&pair.stack.postgres_url(), &url, &log, options);
+    let daemon = Daemon::start(&pair.stack.postgres_url(), &sentinel.url(), &log, options);
     caught_up(&pair.stack, &mut pair.stack.cache().await).await;
     (pair, sentinel, daemon)
 }
@@ -309,8 +258,7 @@ async fn a_demoted_primary_ends_the_session() {
     let mut primary = pair.stack.cache().await;
     let old = epoch(&mut primary).await;
     fill_on(&mut primary, "i1", "item:1").await;
-    let mut connection = sentinel.connection().await;
-    redis::cmd("SENTINEL").arg("FAILOVER").arg("mymaster").exec_async(&mut connection).await.expect("fails over");
+    sentinel.fail_over().await;
     pair.stack.sql(CHANGE).await;
     let mut replica = caught_up_after_promotion(&pair).await;
     assert!(epoch(&mut replica).await >= old);

@@ -107,6 +107,7 @@ impl Ledger {
             max_lag: None,
             source: Arc::from(""),
             timeline: None,
+            met: Instant::now(),
             looked: Instant::now(),
             behind: None,
         };
@@ -190,6 +191,7 @@ impl Ledger {
             position: step.position,
             max_lag: look.max_lag,
             timeline: timeline_of(&look.source),
+            met: if (last.epoch, &last.source) == (look.epoch, &look.source) { last.met } else { Instant::now() },
             source: look.source,
             looked: last.looked,
             behind: last.behind,

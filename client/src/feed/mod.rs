@@ -10,6 +10,7 @@
 
 mod changes;
 mod keys;
+mod kinship;
 mod ledger;
 mod look;
 mod options;

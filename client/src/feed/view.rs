@@ -29,6 +29,8 @@ pub struct View {
     pub source: Arc<str>,
     /// Its timeline.
     pub timeline: Option<u32>,
+    /// When a look first showed this epoch of this database: it was opened before then.
+    pub(super) met: Instant,
     /// When the last look was sent.
     pub(super) looked: Instant,
     /// How far the daemon was behind at that look, on Redis's clock; `None` if nothing can be said.

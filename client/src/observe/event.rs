@@ -52,7 +52,7 @@ names! {
         NotAdmitted = "not_admitted",
         /// A loader failed.
         LoadFailed = "load_failed",
-        /// A load found no slot in time.
+        /// A load found no slot in time, or the loader is switched off.
         LoadRefused = "load_refused",
         /// A breaker opened.
         BreakerOpened = "breaker_opened",

@@ -172,7 +172,7 @@ impl Permit {
         self.breaker.0.lock().success(self.round);
     }
 
-    /// The call failed: the layer did not answer, or not in time.
+    /// The call failed: the layer did not answer, or not in time. Whether that has opened the breaker.
     ///
     /// ```
     /// # use cachetag_client::resilience::{Breaker, BreakerOptions};
@@ -180,9 +180,9 @@ impl Permit {
     /// let now = std::time::Instant::now();
     /// breaker.permit(now).unwrap().failure(now);
     /// ```
-    pub fn failure(mut self, now: Instant) {
+    pub fn failure(mut self, now: Instant) -> bool {
         self.open = false;
-        self.breaker.0.lock().failure(self.round, now);
+        self.breaker.0.lock().failure(self.round, now)
     }
 }
 
@@ -253,20 +253,23 @@ impl Machine {
         }
     }
 
-    fn failure(&mut self, round: u64, now: Instant) {
+    /// Whether it has opened.
+    fn failure(&mut self, round: u64, now: Instant) -> bool {
         if round != self.round {
-            return;
+            return false;
         }
-        match self.phase {
+        let opens = match self.phase {
             Phase::Closed => {
                 self.count(true);
-                if self.is_broken() {
-                    self.open(now);
-                }
+                self.is_broken()
             }
-            Phase::Open { .. } => {}
-            Phase::HalfOpen { .. } => self.open(now),
+            Phase::Open { .. } => false,
+            Phase::HalfOpen { .. } => true,
+        };
+        if opens {
+            self.open(now);
         }
+        opens
     }
 
     fn give_back(&mut self, round: u64) {

@@ -26,7 +26,11 @@ fn a_share_of_failures_opens_it_but_not_before_the_minimum() {
     for n in 0..6 {
         assert_eq!(breaker.state(), BreakerState::Closed, "{n} calls");
         let permit = breaker.permit(now).unwrap();
-        if n % 2 == 0 { permit.success() } else { permit.failure(now) }
+        if n % 2 == 0 {
+            permit.success()
+        } else {
+            permit.failure(now);
+        }
     }
     assert!(matches!(breaker.state(), BreakerState::Open { .. }));
 }
@@ -37,7 +41,11 @@ fn old_calls_leave_the_window() {
     let (breaker, now) = (breaker(options), Instant::now());
     for n in 0..40 {
         let permit = breaker.permit(now).unwrap();
-        if n % 2 == 0 { permit.success() } else { permit.failure(now) }
+        if n % 2 == 0 {
+            permit.success()
+        } else {
+            permit.failure(now);
+        }
     }
     assert_eq!(breaker.state(), BreakerState::Closed);
 }
@@ -170,7 +178,7 @@ proptest! {
             let Some((permit, report)) = reported else { continue };
             let current = permit.round == history.round;
             match report {
-                Some(true) => permit.failure(now),
+                Some(true) => { permit.failure(now); }
                 Some(false) => permit.success(),
                 None => drop(permit),
             }

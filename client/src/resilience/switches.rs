@@ -61,7 +61,7 @@ impl State {
 
 // Each switch stands for itself: nothing is ordered by it, so relaxed is enough.
 impl Switches {
-    /// Whether a layer is neither read nor written. The loader bypassed: only what is cached is served.
+    /// Whether a layer is neither read nor written; of the loader, whether it is not called.
     ///
     /// ```
     /// # use cachetag_client::{observe::Layer, resilience::Switches};
@@ -74,11 +74,28 @@ impl Switches {
 
     /// Takes a layer out of service, or back in.
     ///
+    /// The loader bypassed, the database is left alone: what a layer has is served, also what is stale and would be made anew; where none has anything, what
+    /// `stale_if_error` allows, or else an error that [is this switch's](crate::Error::is_switched_off). Nothing is refreshed or warmed.
+    ///
     /// ```
     /// # use cachetag_client::{observe::Layer, resilience::Switches};
     /// let switches = Switches::default();
     /// switches.bypass(Layer::L1, true);
     /// assert!(switches.bypasses(Layer::L1));
+    /// ```
+    ///
+    /// ```no_run
+    /// # async fn render() -> Result<String, std::io::Error> { Ok(String::new()) }
+    /// # async fn example(cache: cachetag_client::Cache) {
+    /// use cachetag_client::observe::Layer;
+    ///
+    /// cache.switches().bypass(Layer::Loader, true); // while the database is being worked on
+    /// match cache.get_or_load("page:1", |load| async move { load.tag("layout"); render().await }).await {
+    ///     Ok(page) => println!("{}", page.len()),
+    ///     Err(error) if error.is_switched_off() => println!("not cached: come back later"),
+    ///     Err(error) => println!("{error}"),
+    /// }
+    /// # }
     /// ```
     pub fn bypass(&self, layer: Layer, on: bool) {
         self.0.layer(layer).store(on, Ordering::Relaxed);

@@ -3,6 +3,14 @@
 use std::path::PathBuf;
 
 /// Why the hottest keys could not be saved or read.
+///
+/// ```
+/// use cachetag_client::warm::WarmError;
+///
+/// fn is_of_a_file(error: &WarmError) -> bool {
+///     matches!(error, WarmError::File { .. } | WarmError::Format { .. })
+/// }
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum WarmError {

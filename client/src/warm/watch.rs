@@ -13,7 +13,7 @@ use super::bursts::{Bursts, Cause, Landing};
 use super::report::Outcome;
 use crate::feed::View;
 use crate::l1::Held;
-use crate::observe::Event;
+use crate::observe::{Event, Layer};
 
 /// So many of the hottest keys are watched.
 const WATCHED: usize = 512;
@@ -49,7 +49,8 @@ pub(super) async fn run(inner: Arc<Inner>, shard: usize) {
         // What has come meanwhile is seen by this look.
         while matches!(changes.try_recv(), Ok(_) | Err(TryRecvError::Lagged(_))) {}
         let (view, now) = (feed.view(), Instant::now());
-        if !view.live || !inner.engine.switches.refreshes_in_background() {
+        let switches = &inner.engine.switches;
+        if !view.live || !switches.refreshes_in_background() || switches.bypasses(Layer::Loader) {
             continue;
         }
         bursts.begin();

@@ -4,8 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Cmd, FromRedisValue, Pipeline, RedisResult};
+use redis::{Cmd, ErrorKind, FromRedisValue, Pipeline, RedisError, RedisResult};
 use tokio::sync::Mutex;
+
+use crate::target::Target;
+
+/// What a server answers that has become something else than the primary: the sentinels, or the name, may by now lead elsewhere.
+const DEMOTED: [&str; 3] = ["READONLY", "MASTERDOWN", "UNBLOCKED"];
 
 /// One connection for all clones. A call that fails is not tried again here: only the caller knows what that would mean.
 #[derive(Debug, Clone)]
@@ -15,7 +20,7 @@ pub(super) struct Link {
 
 #[derive(Debug)]
 struct Inner {
-    client: redis::Client,
+    target: Target,
     config: Config,
     connection: Mutex<Option<MultiplexedConnection>>,
 }
@@ -28,14 +33,27 @@ struct Config {
 }
 
 impl Link {
-    /// A link that opens its connection at the first call, and waits this long for each answer.
-    pub(super) fn new(client: redis::Client, connect: Duration, answer: Duration) -> Link {
-        Link { inner: Arc::new(Inner { client, config: Config { connect, answer }, connection: Mutex::new(None) }) }
+    /// A link that opens its connection at the first call, and waits this long for each answer. The URL may be one of sentinels.
+    pub(super) fn open(url: &str, connect: Duration, answer: Duration) -> RedisResult<Link> {
+        let invalid = |problem| RedisError::from((ErrorKind::InvalidClientConfig, "the URL of Redis", problem));
+        Ok(Link::new(Target::parse(url).map_err(invalid)?, connect, answer))
     }
 
-    /// A link of its own to the same server: for calls that block.
+    fn new(target: Target, connect: Duration, answer: Duration) -> Link {
+        Link { inner: Arc::new(Inner { target, config: Config { connect, answer }, connection: Mutex::new(None) }) }
+    }
+
+    /// A link of its own to the same place: for calls that block.
     pub(super) fn another(&self, answer: Duration) -> Link {
-        Link::new(self.inner.client.clone(), self.inner.config.connect, answer)
+        Link::new(self.inner.target.clone(), self.inner.config.connect, answer)
+    }
+
+    /// The answers are those of a server that may be the primary no more, as one that is cut off does not know: the sentinels, if there are some, are
+    /// asked again before the next call.
+    pub(super) async fn doubt(&self) {
+        if matches!(self.inner.target, Target::Sentinel { .. }) {
+            *self.inner.connection.lock().await = None;
+        }
     }
 
     async fn connection(&self) -> RedisResult<MultiplexedConnection> {
@@ -44,16 +62,14 @@ impl Link {
             return Ok(connection.clone());
         }
         let Config { connect, answer } = self.inner.config;
-        let config =
-            AsyncConnectionConfig::new().set_connection_timeout(Some(connect)).set_response_timeout(Some(answer));
-        let connection = self.inner.client.get_multiplexed_async_connection_with_config(&config).await?;
+        let connection = self.inner.target.connect(connect, Some(answer)).await?;
         Ok(slot.insert(connection).clone())
     }
 
-    /// A connection after which something went wrong is not used again, unless the server itself has said what.
+    /// A connection on which something went wrong is not used again, unless the server itself has said what, and is still the one that was asked for.
     async fn judged<T>(&self, answer: RedisResult<T>) -> RedisResult<T> {
         if let Err(error) = &answer
-            && error.code().is_none()
+            && error.code().is_none_or(|code| DEMOTED.contains(&code))
         {
             *self.inner.connection.lock().await = None;
         }

@@ -16,6 +16,14 @@ const BEFORE_COMMIT: &str =
     "SELECT current_setting('synchronous_commit') = 'off', pg_current_xact_id_if_assigned()::text";
 
 /// A transaction that is committed.
+///
+/// ```
+/// use cachetag_client::write::Committed;
+///
+/// fn is_seen_by_all<T>(done: &Committed<T>) -> bool {
+///     done.cache.is_done()
+/// }
+/// ```
 #[derive(Debug)]
 pub struct Committed<T> {
     /// What the closure returned.
@@ -28,6 +36,14 @@ pub struct Committed<T> {
 }
 
 /// Why [`write_through`] did not end with a commit that is known.
+///
+/// ```
+/// use cachetag_client::write::WriteError;
+///
+/// fn may_be_committed(error: &WriteError<std::io::Error>) -> bool {
+///     matches!(error, WriteError::Unknown(_))
+/// }
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum WriteError<E: Display + Debug> {
@@ -49,6 +65,15 @@ pub enum WriteError<E: Display + Debug> {
 }
 
 /// A transaction that may be committed or not.
+///
+/// ```
+/// use cachetag_client::write::{Doubt, Fate};
+///
+/// async fn is_committed(doubt: &Doubt, pool: deadpool_postgres::Pool) -> Option<bool> {
+///     let fate = doubt.fate(&pool.get().await.ok()?).await.ok()?;
+///     Some(fate == Fate::Committed)
+/// }
+/// ```
 #[derive(Debug)]
 pub struct Doubt {
     /// Its number (xid8), if it has written.
@@ -58,6 +83,14 @@ pub struct Doubt {
 }
 
 /// What became of a transaction.
+///
+/// ```
+/// use cachetag_client::write::Fate;
+///
+/// fn ask_again(fate: Fate) -> bool {
+///     fate == Fate::InProgress
+/// }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Fate {

@@ -38,6 +38,18 @@ struct Shard {
 }
 
 /// How far the cache was when the waiting ended.
+///
+/// ```
+/// use cachetag_client::write::CatchUp;
+///
+/// fn line(cache: &CatchUp) -> String {
+///     match cache {
+///         CatchUp::Late { slowest: Some(version), .. } => format!("at {version}"),
+///         CatchUp::Late { .. } => "somewhere".into(),
+///         _ => "there".into(),
+///     }
+/// }
+/// ```
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum CatchUp {
@@ -54,20 +66,37 @@ pub enum CatchUp {
 
 impl CatchUp {
     /// Whether the cache covers the commit.
+    ///
+    /// ```
+    /// assert!(cachetag_client::write::CatchUp::Done.is_done());
+    /// ```
     pub fn is_done(&self) -> bool {
         matches!(self, CatchUp::Done)
     }
 }
 
 impl Watermarks {
-    /// The watermark of an instance that is not sharded, or of the first shard: the server and the namespace, which is `ct` by default.
+    /// The watermark of an instance that is not sharded, or of the first shard: the server, or the sentinels that name it, as for
+    /// [`Builder::redis`](crate::Builder::redis), and the namespace, which is `ct` by default.
+    ///
+    /// ```
+    /// # use cachetag_client::write::Watermarks;
+    /// let watermarks = Watermarks::at("redis+sentinel://a,b,c/cache", "ct")?;
+    /// # Ok::<(), redis::RedisError>(())
+    /// ```
     pub fn at(url: &str, namespace: &str) -> RedisResult<Watermarks> {
         Watermarks { shards: Vec::new() }.and(url, namespace)
     }
 
     /// One more shard.
+    ///
+    /// ```
+    /// # use cachetag_client::write::Watermarks;
+    /// let watermarks = Watermarks::at("redis://one", "ct0")?.and("redis://two", "ct1")?;
+    /// # Ok::<(), redis::RedisError>(())
+    /// ```
     pub fn and(mut self, url: &str, namespace: &str) -> RedisResult<Watermarks> {
-        let link = Link::new(redis::Client::open(url)?, PATIENCE, PATIENCE);
+        let link = Link::open(url, PATIENCE, PATIENCE)?;
         self.shards.push(Shard { link, state: format!("{{{namespace}}}:w") });
         Ok(self)
     }
@@ -98,6 +127,14 @@ impl Watermarks {
 impl Shard {
     /// Whether it got there, what was seen last, and the error if that came last.
     async fn reach(&self, position: AtLeast, deadline: Instant) -> (bool, Option<Version>, Option<RedisError>) {
+        let outcome = self.follow(position, deadline).await;
+        if !outcome.0 {
+            self.link.doubt().await;
+        }
+        outcome
+    }
+
+    async fn follow(&self, position: AtLeast, deadline: Instant) -> (bool, Option<Version>, Option<RedisError>) {
         let (mut pause, mut seen, mut timeline, mut trouble) = (FIRST_PAUSE, None, None, None);
         loop {
             match timeout_at(deadline, self.watermark()).await {

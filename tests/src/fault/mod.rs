@@ -8,6 +8,7 @@ mod network;
 mod postgres;
 pub mod proxy;
 mod redis;
+mod sentinel;
 mod sniffer;
 
 use std::fmt;
@@ -18,6 +19,7 @@ pub use self::daemon::DaemonFault;
 pub use self::network::{Harm, Link, Proxies};
 pub use self::postgres::{Frozen, PostgresFault, kill9, promote, standby_of, standby_with, wait_replayed};
 pub use self::redis::{Eviction, Keys, RedisFault, Replica, evict, fill_memory, forget_snapshot, save};
+pub use self::sentinel::Sentinel;
 use crate::cache::Cache;
 use crate::random::Random;
 use crate::stack::{DATABASE, Stack};

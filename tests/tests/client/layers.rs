@@ -7,7 +7,7 @@ use cachetag_client::{Load, ReadOptions, Source};
 use cachetag_tests::{StackOptions, eventually};
 
 use crate::shelf::Shelf;
-use crate::trial::{PATIENCE, Trial};
+use crate::trial::{Database, PATIENCE, Trial};
 
 /// Redis is gone: everything comes from the database, and the cache is back by itself with it.
 #[tokio::test]
@@ -15,6 +15,7 @@ async fn with_redis_dead_reads_go_to_the_database() {
     let mut trial = Trial::start().await;
     let cache = trial.cache(trial.builder()).await;
     trial.database.read(&cache, 1).await;
+    assert_eq!(cache.snapshot().events.get("feed_lost"), None);
     trial.stack.redis.kill().await;
     trial.stack.sql("UPDATE items SET price = 11 WHERE id = 1").await;
     eventually("the database's price", PATIENCE, async || {
@@ -31,6 +32,8 @@ async fn with_redis_dead_reads_go_to_the_database() {
         (read.metadata().source() == Source::Memory).then_some(())
     })
     .await;
+    let lost = cache.snapshot().events.get("feed_lost").copied();
+    assert!(lost.is_some_and(|times| times >= 1), "{lost:?}");
 }
 
 #[tokio::test]
@@ -48,6 +51,7 @@ async fn with_redis_frozen_reads_wait_no_longer_than_the_timeout() {
     }
     let l2 = cache.snapshot().layer(Layer::L2).misses.clone();
     assert!(l2.get("breaker").is_some_and(|n| *n > 0), "the breaker opens: {l2:?}");
+    assert!(cache.snapshot().events.get("breaker_opened").is_some_and(|times| *times >= 1));
     trial.stack.redis.signal(libc::SIGCONT);
     trial.stack.wait_caught_up_now().await;
     eventually("hits again", PATIENCE, async || {
@@ -107,6 +111,33 @@ async fn an_old_value_instead_of_an_error_if_that_is_wanted() {
     assert!(cache.get_or_load_optional("price:2", failing).await.expect_err("fails").is_loader());
 }
 
+/// PostgreSQL itself is gone: what was valid is served for `max_lag`, then what is old where that is wanted; everybody else is told.
+#[tokio::test]
+async fn with_the_database_dead_what_is_old_is_served_where_that_is_wanted() {
+    let mut trial = Trial::start().await;
+    let lenient = trial.cache(trial.builder().stale_if_error(Duration::from_secs(600))).await;
+    let strict = trial.cache(trial.builder()).await;
+    for cache in [&lenient, &strict] {
+        trial.database.read(cache, 1).await;
+    }
+    trial.stack.postgres.kill().await;
+    let get = async |cache: &cachetag_client::Cache| trial.database.get(cache.with(Default::default()), 1).await;
+    eventually("an error", PATIENCE, async || get(&strict).await.err()?.is_loader().then_some(())).await;
+    let old = get(&lenient).await.expect("the old value").expect("a price");
+    assert_eq!((*old, old.metadata().is_stale()), (10, true));
+    let never = trial.database.get(lenient.with(Default::default()), 2).await.expect_err("there is nothing old");
+    assert!(never.is_loader(), "{never}");
+    trial.stack.postgres.start_again().await.expect("PostgreSQL starts");
+    let database = Database::connect(&trial.stack.postgres_url()).await;
+    for cache in [&lenient, &strict] {
+        eventually("a hit again", PATIENCE, async || {
+            let read = database.get(cache.with(Default::default()), 1).await.ok()??;
+            (read.metadata().source() == Source::Memory && !read.metadata().is_stale()).then_some(())
+        })
+        .await;
+    }
+}
+
 #[tokio::test]
 async fn layers_can_be_switched_off_while_it_runs() {
     let trial = Trial::start().await;
@@ -130,6 +161,61 @@ async fn layers_can_be_switched_off_while_it_runs() {
     let before = trial.database.queries();
     trial.database.read(&cache, 3).await;
     assert_eq!(trial.database.queries(), before + 1, "nothing is stored");
+}
+
+/// The loader switched off, the database is left alone: what the layers have is served, also what is stale, and for the rest the error says why.
+#[tokio::test]
+async fn with_the_loader_switched_off_only_the_layers_serve() {
+    let trial = Trial::start().await;
+    let cache = trial.cache(trial.builder()).await;
+    for id in [1, 2, 3] {
+        trial.database.read(&cache, id).await;
+    }
+    let before = trial.database.queries();
+    cache.switches().bypass(Layer::Loader, true);
+    assert_eq!(trial.database.read(&cache, 1).await, Some(10));
+    let get = async |id| trial.database.get(cache.with(Default::default()), id).await;
+    let refused = get(4).await.expect_err("no layer has it");
+    assert!(refused.is_switched_off() && !refused.is_loader() && refused.to_string().contains("price:4"), "{refused}");
+    let fresh =
+        trial.database.get(cache.with(ReadOptions::new().fresh()), 1).await.expect_err("the database is not asked");
+    assert!(fresh.is_switched_off(), "{fresh}");
+    // Softly bumped: stale, and nobody makes it anew.
+    trial.change("SELECT cachetag.invalidate_soft('item:2')").await;
+    for refreshes in [true, false] {
+        cache.switches().background_refresh(refreshes);
+        let stale = get(2).await.expect("the old value").expect("a price");
+        assert!(stale.metadata().is_stale(), "{:?}", stale.metadata());
+    }
+    // Bumped: there is nothing that may be served.
+    trial.change("UPDATE items SET price = 13 WHERE id = 3").await;
+    eventually("an error", PATIENCE, async || get(3).await.err()?.is_switched_off().then_some(())).await;
+    let many = cache
+        .get_many(&["price:1", "price:5"], |_| async { Ok::<Vec<Option<i32>>, std::io::Error>(vec![Some(1); 2]) })
+        .await;
+    assert!(many.expect_err("one is missing").is_switched_off());
+    cache.with(Default::default()).refresh("price:1", |_| async { Ok::<_, std::io::Error>(Some(7)) });
+    assert_eq!(trial.database.read(&cache, 1).await, Some(10));
+    assert_eq!(trial.database.queries(), before);
+    // Nobody else has to wait for a lease of who could not load.
+    cache.switches().bypass(Layer::Loader, false);
+    assert_eq!((trial.database.read(&cache, 4).await, trial.database.read(&cache, 3).await), (Some(10), Some(13)));
+}
+
+#[tokio::test]
+async fn with_the_loader_switched_off_an_old_value_is_served_where_that_is_wanted() {
+    let trial = Trial::start().await;
+    let cache = trial.cache(trial.builder().stale_if_error(Duration::from_secs(60))).await;
+    trial.database.read(&cache, 1).await;
+    cache.switches().bypass(Layer::Loader, true);
+    trial.change("UPDATE items SET price = 11 WHERE id = 1").await;
+    let get = async || trial.database.get(cache.with(Default::default()), 1).await;
+    let old =
+        eventually("the old value", PATIENCE, async || get().await.ok()?.filter(|read| read.metadata().is_stale()));
+    assert_eq!(*old.await, 10);
+    cache.switches().stale_if_error(false);
+    assert!(get().await.expect_err("it is not wanted").is_switched_off());
+    assert_eq!(trial.database.queries(), 1);
 }
 
 #[tokio::test]

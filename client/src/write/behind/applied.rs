@@ -1,6 +1,10 @@
 //! The table of what has been applied.
 
 /// What a worker creates if it may and the table is not there: the keys of applied operations. In the first schema of the role's `search_path`.
+///
+/// ```
+/// assert!(cachetag_client::write::behind::APPLIED_TABLE.contains("cachetag_applied"));
+/// ```
 pub const APPLIED_TABLE: &str = "\
 CREATE TABLE IF NOT EXISTS cachetag_applied (
     queue text NOT NULL,

@@ -8,6 +8,15 @@ use super::queue::WriteBehind;
 use super::script::REPLAY;
 
 /// An operation that was given up.
+///
+/// ```no_run
+/// # async fn example(queue: cachetag_client::write::behind::WriteBehind) -> Result<(), Box<dyn std::error::Error>> {
+/// for letter in queue.dead_letters(10).await? {
+///     println!("{} after {} attempts: {}", letter.text, letter.attempts, letter.error);
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeadLetter {
     /// Its id among the dead letters.
@@ -63,6 +72,15 @@ impl WriteBehind {
     }
 
     /// Puts a dead letter back, at the end of the queue and under its old key. `false` if it is not there.
+    ///
+    /// ```no_run
+    /// # async fn example(queue: cachetag_client::write::behind::WriteBehind) -> Result<(), Box<dyn std::error::Error>> {
+    /// for letter in queue.dead_letters(10).await? {
+    ///     queue.replay(&letter.id).await?;
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn replay(&self, id: &str) -> Result<bool, EnqueueError> {
         let mut script = cmd("EVAL");
         script.arg(REPLAY).arg(2).arg(&self.dead).arg(&self.operations).arg(id).arg(self.limit);
@@ -73,6 +91,15 @@ impl WriteBehind {
     }
 
     /// Forgets a dead letter. `false` if it is not there.
+    ///
+    /// ```no_run
+    /// # async fn example(queue: cachetag_client::write::behind::WriteBehind) -> Result<(), Box<dyn std::error::Error>> {
+    /// for letter in queue.dead_letters(10).await? {
+    ///     queue.discard(&letter.id).await?;
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn discard(&self, id: &str) -> Result<bool, RedisError> {
         let deleted: u64 = self.link.call(cmd("XDEL").arg(&self.dead).arg(id)).await?;
         Ok(deleted == 1)

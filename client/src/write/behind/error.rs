@@ -3,6 +3,14 @@
 use redis::RedisError;
 
 /// Why a queue cannot be used.
+///
+/// ```
+/// use cachetag_client::write::behind::OpenError;
+///
+/// fn remedy(error: &OpenError) -> &str {
+///     if matches!(error, OpenError::Evicting { .. }) { "set maxmemory-policy" } else { "see the message" }
+/// }
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OpenError {
@@ -30,6 +38,14 @@ pub enum OpenError {
 }
 
 /// Why an operation was not acknowledged.
+///
+/// ```
+/// use cachetag_client::write::behind::EnqueueError;
+///
+/// fn should_slow_down(error: &EnqueueError) -> bool {
+///     matches!(error, EnqueueError::Full { .. } | EnqueueError::OutOfMemory(_))
+/// }
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum EnqueueError {
@@ -86,6 +102,14 @@ pub enum EnqueueError {
 
 impl EnqueueError {
     /// Whether the operation may be applied although it was not acknowledged.
+    ///
+    /// ```
+    /// use cachetag_client::write::behind::EnqueueError;
+    ///
+    /// fn again(error: &EnqueueError) -> bool {
+    ///     error.may_be_enqueued() // the same value, under the same key: harmless
+    /// }
+    /// ```
     pub fn may_be_enqueued(&self) -> bool {
         matches!(self, EnqueueError::NotHeld { .. } | EnqueueError::Unknown(_))
     }

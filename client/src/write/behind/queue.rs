@@ -22,6 +22,14 @@ const DISK_ACKS: (u32, u32) = (7, 2);
 /// What an acknowledgement waits for, beyond Redis's answer. The [table](super) says what that is worth.
 ///
 /// `Replicas` and `Disk` occupy the queue's connection while they wait: put many operations into one [`WriteBehind::enqueue_all`].
+///
+/// ```
+/// use std::time::Duration;
+/// use cachetag_client::write::behind::{Acks, WriteBehind};
+///
+/// let acks = Acks::Replicas { count: 1, timeout: Duration::from_millis(200) };
+/// let builder = WriteBehind::builder("redis+sentinel://a,b,c/queue").acks(acks);
+/// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Acks {
@@ -45,6 +53,11 @@ pub enum Acks {
 }
 
 /// How a queue is set up; see [`WriteBehind::builder`].
+///
+/// ```
+/// # use cachetag_client::write::behind::WriteBehind;
+/// let builder = WriteBehind::builder("redis://queue").name("prices").limit(10_000);
+/// ```
 #[derive(Debug, Clone)]
 pub struct Builder {
     url: String,
@@ -88,49 +101,88 @@ pub struct WriteBehind {
 
 impl Builder {
     /// Names the queue (`default`): its keys are `cachetag:{name}:writes` and `cachetag:{name}:dead`.
+    ///
+    /// ```
+    /// # use cachetag_client::write::behind::WriteBehind;
+    /// let builder = WriteBehind::builder("redis://queue").name("prices");
+    /// ```
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = name.into();
         self
     }
 
     /// How many operations may wait (100,000); more are refused.
+    ///
+    /// ```
+    /// # use cachetag_client::write::behind::WriteBehind;
+    /// let builder = WriteBehind::builder("redis://queue").limit(10_000);
+    /// ```
     pub fn limit(mut self, limit: u64) -> Self {
         self.limit = limit;
         self
     }
 
     /// How many dead letters may lie there (as many); then the worker waits until somebody has looked at them.
+    ///
+    /// ```
+    /// # use cachetag_client::write::behind::WriteBehind;
+    /// let builder = WriteBehind::builder("redis://queue").dead_limit(1_000);
+    /// ```
     pub fn dead_limit(mut self, limit: u64) -> Self {
         self.dead_limit = limit;
         self
     }
 
     /// The largest operation (1 MiB).
+    ///
+    /// ```
+    /// # use cachetag_client::write::behind::WriteBehind;
+    /// let builder = WriteBehind::builder("redis://queue").max_bytes(64 * 1024);
+    /// ```
     pub fn max_bytes(mut self, bytes: usize) -> Self {
         self.max_bytes = bytes;
         self
     }
 
     /// What an acknowledgement waits for.
+    ///
+    /// ```
+    /// use cachetag_client::write::behind::Acks;
+    /// # use cachetag_client::write::behind::WriteBehind;
+    /// let builder = WriteBehind::builder("redis://queue").acks(Acks::Server);
+    /// ```
     pub fn acks(mut self, acks: Acks) -> Self {
         self.acks = acks;
         self
     }
 
     /// How long Redis may take to answer (2 s), not counting what the acknowledgements may take.
+    ///
+    /// ```
+    /// # use cachetag_client::write::behind::WriteBehind;
+    /// let builder = WriteBehind::builder("redis://queue").timeout(std::time::Duration::from_millis(500));
+    /// ```
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
     }
 
     /// Connects, and looks whether Redis can keep what it acknowledges.
+    ///
+    /// ```no_run
+    /// # use cachetag_client::write::behind::{Operation, WriteBehind};
+    /// # async fn example(queue: WriteBehind) -> Result<(), Box<dyn std::error::Error>> {
+    /// let queue = WriteBehind::builder("redis://queue").open().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn open(self) -> Result<WriteBehind, OpenError> {
         let waits = match self.acks {
             Acks::Server => Duration::ZERO,
             Acks::Replicas { timeout, .. } | Acks::Disk { timeout, .. } => timeout,
         };
         let queue = WriteBehind {
-            link: Link::new(redis::Client::open(self.url.as_str())?, self.timeout, self.timeout + waits),
+            link: Link::open(&self.url, self.timeout, self.timeout + waits)?,
             operations: format!("cachetag:{{{}}}:writes", self.name),
             dead: format!("cachetag:{{{}}}:dead", self.name),
             name: self.name,
@@ -145,7 +197,13 @@ impl Builder {
 }
 
 impl WriteBehind {
-    /// A queue in this Redis.
+    /// A queue in this Redis: a URL as for [`Builder::redis`](crate::Builder::redis). Of sentinels, the primary that they name is followed; what a failover may
+    /// cost is what the promoted replica lacks, so that [`Acks::Replicas`] goes with them.
+    ///
+    /// ```
+    /// # use cachetag_client::write::behind::WriteBehind;
+    /// let builder = WriteBehind::builder("redis://queue");
+    /// ```
     pub fn builder(url: impl Into<String>) -> Builder {
         Builder {
             url: url.into(),
@@ -159,6 +217,14 @@ impl WriteBehind {
     }
 
     /// Its name.
+    ///
+    /// ```no_run
+    /// # use cachetag_client::write::behind::{Operation, WriteBehind};
+    /// # async fn example(queue: WriteBehind) -> Result<(), Box<dyn std::error::Error>> {
+    /// println!("{}", queue.name());
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -183,12 +249,29 @@ impl WriteBehind {
     }
 
     /// Puts an operation into the queue. `Ok` is the acknowledgement; the text is the operation's stream id.
+    ///
+    /// ```no_run
+    /// # use cachetag_client::write::behind::{Operation, WriteBehind};
+    /// # async fn example(queue: WriteBehind) -> Result<(), Box<dyn std::error::Error>> {
+    /// let id = queue.enqueue(&Operation::statement("set_price").param(42).param("9.90")).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn enqueue(&self, operation: &Operation) -> Result<String, EnqueueError> {
         let ids = self.enqueue_all(std::slice::from_ref(operation)).await?;
         Ok(ids.into_iter().next().unwrap_or_default())
     }
 
     /// Puts operations into the queue, next to each other and in this order: all of them or none.
+    ///
+    /// ```no_run
+    /// # use cachetag_client::write::behind::{Operation, WriteBehind};
+    /// # async fn example(queue: WriteBehind) -> Result<(), Box<dyn std::error::Error>> {
+    /// let operations: Vec<_> = (1..=3).map(|id| Operation::statement("touch").param(id)).collect();
+    /// assert_eq!(queue.enqueue_all(&operations).await?.len(), 3);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn enqueue_all(&self, operations: &[Operation]) -> Result<Vec<String>, EnqueueError> {
         if operations.is_empty() {
             return Ok(Vec::new());
@@ -213,6 +296,10 @@ impl WriteBehind {
             let (queue, length, limit) = (self.name.clone(), length.unsigned_abs(), self.limit);
             metrics::counter!("cachetag_write_behind_refused_total", "queue" => queue.clone()).increment(1);
             return Err(EnqueueError::Full { queue, length, limit });
+        }
+        if held.is_err() {
+            // It has lost its replicas, or they have lost it.
+            self.link.doubt().await;
         }
         held?;
         metrics::counter!("cachetag_write_behind_enqueued_total", "queue" => self.name.clone())
@@ -247,11 +334,27 @@ impl WriteBehind {
     }
 
     /// How many operations are not applied yet.
+    ///
+    /// ```no_run
+    /// # use cachetag_client::write::behind::{Operation, WriteBehind};
+    /// # async fn example(queue: WriteBehind) -> Result<(), Box<dyn std::error::Error>> {
+    /// println!("{} operations wait", queue.len().await?);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn len(&self) -> Result<u64, RedisError> {
         self.link.call(cmd("XLEN").arg(&self.operations)).await
     }
 
     /// Whether everything is applied.
+    ///
+    /// ```no_run
+    /// # use cachetag_client::write::behind::{Operation, WriteBehind};
+    /// # async fn example(queue: WriteBehind) -> Result<(), Box<dyn std::error::Error>> {
+    /// if queue.is_empty().await? { println!("everything is applied") }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn is_empty(&self) -> Result<bool, RedisError> {
         Ok(self.len().await? == 0)
     }

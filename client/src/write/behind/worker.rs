@@ -27,6 +27,12 @@ const WHOLE: u32 = 3;
 const PRUNE_EVERY: Duration = Duration::from_secs(60);
 
 /// Why a worker gave up.
+///
+/// ```
+/// use cachetag_client::write::behind::WorkerError;
+///
+/// assert!(WorkerError::NoTable.to_string().contains("CREATE TABLE"));
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum WorkerError {
@@ -39,6 +45,14 @@ pub enum WorkerError {
 }
 
 /// What a worker has done so far. Clones count together.
+///
+/// ```
+/// use cachetag_client::write::behind::Numbers;
+///
+/// fn line(numbers: &Numbers) -> String {
+///     format!("{} applied, {} dead", numbers.applied(), numbers.dead())
+/// }
+/// ```
 #[derive(Debug, Clone, Default)]
 pub struct Numbers {
     counts: Arc<Counts>,
@@ -54,27 +68,54 @@ struct Counts {
 
 impl Numbers {
     /// Operations that were run and committed.
+    ///
+    /// ```
+    /// # use cachetag_client::write::behind::Numbers;
+    /// assert_eq!(Numbers::default().applied(), 0);
+    /// ```
     pub fn applied(&self) -> u64 {
         self.counts.applied.load(Ordering::Relaxed)
     }
 
     /// Operations that were applied before.
+    ///
+    /// ```
+    /// # use cachetag_client::write::behind::Numbers;
+    /// assert_eq!(Numbers::default().skipped(), 0);
+    /// ```
     pub fn skipped(&self) -> u64 {
         self.counts.skipped.load(Ordering::Relaxed)
     }
 
     /// Operations that went to the dead letters.
+    ///
+    /// ```
+    /// # use cachetag_client::write::behind::Numbers;
+    /// assert_eq!(Numbers::default().dead(), 0);
+    /// ```
     pub fn dead(&self) -> u64 {
         self.counts.dead.load(Ordering::Relaxed)
     }
 
     /// Tries that failed and were or will be repeated.
+    ///
+    /// ```
+    /// # use cachetag_client::write::behind::Numbers;
+    /// assert_eq!(Numbers::default().retries(), 0);
+    /// ```
     pub fn retries(&self) -> u64 {
         self.counts.retries.load(Ordering::Relaxed)
     }
 }
 
 /// How a worker is set up; see [`Worker::builder`].
+///
+/// ```no_run
+/// # use cachetag_client::write::behind::{Worker, WriteBehind};
+/// # fn example(queue: WriteBehind, pool: deadpool_postgres::Pool) {
+/// let builder = Worker::builder(&queue, pool).statement("set_price", "UPDATE products SET price = $2 WHERE id = $1").batch(10);
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct WorkerBuilder {
     worker: Worker,
@@ -137,54 +178,117 @@ impl From<Failure> for Interruption {
 
 impl WorkerBuilder {
     /// A statement that operations name. It must be idempotent only in that it may be tried again after it was rolled back.
+    ///
+    /// ```no_run
+    /// # use cachetag_client::write::behind::{Worker, WriteBehind};
+    /// # fn example(queue: WriteBehind, pool: deadpool_postgres::Pool) {
+    /// let builder = Worker::builder(&queue, pool).statement("set_price", "UPDATE products SET price = $2 WHERE id = $1");
+    /// # }
+    /// ```
     pub fn statement(mut self, name: impl Into<String>, sql: impl Into<String>) -> Self {
         self.worker.statements.named.insert(name.into(), sql.into());
         self
     }
 
     /// Runs SQL that comes from the stream: whoever can write to Redis can then do with PostgreSQL what the pool's role can.
+    ///
+    /// ```no_run
+    /// # use cachetag_client::write::behind::{Worker, WriteBehind};
+    /// # fn example(queue: WriteBehind, pool: deadpool_postgres::Pool) {
+    /// let builder = Worker::builder(&queue, pool).allow_sql();
+    /// # }
+    /// ```
     pub fn allow_sql(mut self) -> Self {
         self.worker.statements.any_sql = true;
         self
     }
 
     /// The most operations of one transaction (100).
+    ///
+    /// ```no_run
+    /// # use cachetag_client::write::behind::{Worker, WriteBehind};
+    /// # fn example(queue: WriteBehind, pool: deadpool_postgres::Pool) {
+    /// let builder = Worker::builder(&queue, pool).batch(10);
+    /// # }
+    /// ```
     pub fn batch(mut self, operations: usize) -> Self {
         self.worker.batch = operations.max(1);
         self
     }
 
     /// How often an operation is tried, alone, before it goes to the dead letters (10). While PostgreSQL is away nothing counts.
+    ///
+    /// ```no_run
+    /// # use cachetag_client::write::behind::{Worker, WriteBehind};
+    /// # fn example(queue: WriteBehind, pool: deadpool_postgres::Pool) {
+    /// let builder = Worker::builder(&queue, pool).attempts(3);
+    /// # }
+    /// ```
     pub fn attempts(mut self, attempts: u32) -> Self {
         self.worker.attempts = attempts.max(1);
         self
     }
 
     /// The first pause before another try (50 ms), and the longest (5 s); each is twice the last.
+    ///
+    /// ```no_run
+    /// # use cachetag_client::write::behind::{Worker, WriteBehind};
+    /// # fn example(queue: WriteBehind, pool: deadpool_postgres::Pool) {
+    /// let builder = Worker::builder(&queue, pool).pauses(std::time::Duration::from_millis(10), std::time::Duration::from_secs(1));
+    /// # }
+    /// ```
     pub fn pauses(mut self, first: Duration, longest: Duration) -> Self {
         (self.worker.first_pause, self.worker.longest_pause) = (first, longest);
         self
     }
 
     /// How long a key is remembered after it was applied (7 days): the same operation enqueued later than that is applied again.
+    ///
+    /// ```no_run
+    /// # use cachetag_client::write::behind::{Worker, WriteBehind};
+    /// # fn example(queue: WriteBehind, pool: deadpool_postgres::Pool) {
+    /// let builder = Worker::builder(&queue, pool).remember(std::time::Duration::from_secs(24 * 3600));
+    /// # }
+    /// ```
     pub fn remember(mut self, time: Duration) -> Self {
         self.worker.remember = time;
         self
     }
 
     /// How long a batch may take, and for how long a worker that froze keeps the queue (60 s).
+    ///
+    /// ```no_run
+    /// # use cachetag_client::write::behind::{Worker, WriteBehind};
+    /// # fn example(queue: WriteBehind, pool: deadpool_postgres::Pool) {
+    /// let builder = Worker::builder(&queue, pool).patience(std::time::Duration::from_secs(30));
+    /// # }
+    /// ```
     pub fn patience(mut self, time: Duration) -> Self {
         self.worker.patience = time.max(BLOCK * 4);
         self
     }
 
     /// Does not create the table [`APPLIED_TABLE`], but wants it to be there.
+    ///
+    /// ```no_run
+    /// # use cachetag_client::write::behind::{Worker, WriteBehind};
+    /// # fn example(queue: WriteBehind, pool: deadpool_postgres::Pool) {
+    /// let builder = Worker::builder(&queue, pool).without_creating_the_table();
+    /// # }
+    /// ```
     pub fn without_creating_the_table(mut self) -> Self {
         self.worker.create_table = false;
         self
     }
 
     /// The worker.
+    ///
+    /// ```no_run
+    /// # use cachetag_client::write::behind::{Worker, WriteBehind};
+    /// # fn example(queue: WriteBehind, pool: deadpool_postgres::Pool) {
+    /// let builder = Worker::builder(&queue, pool).build();
+    /// # }
+    /// ```
     pub fn build(self) -> Worker {
         self.worker
     }
@@ -193,6 +297,13 @@ impl WorkerBuilder {
 impl Worker {
     /// A worker of this queue. It takes one connection out of the pool and keeps it; it must be one to the server itself, or through a pooler in session
     /// mode.
+    ///
+    /// ```no_run
+    /// # use cachetag_client::write::behind::{Worker, WriteBehind};
+    /// # fn example(queue: WriteBehind, pool: deadpool_postgres::Pool) {
+    /// let builder = Worker::builder(&queue, pool);
+    /// # }
+    /// ```
     pub fn builder(queue: &WriteBehind, pool: Pool) -> WorkerBuilder {
         let worker = Worker {
             queue: queue.clone(),
@@ -212,11 +323,26 @@ impl Worker {
     }
 
     /// What it has done, also while it runs.
+    ///
+    /// ```no_run
+    /// # fn example(worker: cachetag_client::write::behind::Worker) {
+    /// let numbers = worker.numbers();
+    /// tokio::spawn(worker.run(std::future::pending()));
+    /// println!("{} applied", numbers.applied());
+    /// # }
+    /// ```
     pub fn numbers(&self) -> Numbers {
         self.numbers.clone()
     }
 
     /// Works until `shutdown`. Dropped at any moment it loses nothing: what was not settled is delivered again, what was applied is skipped.
+    ///
+    /// ```no_run
+    /// # async fn example(worker: cachetag_client::write::behind::Worker) -> Result<(), cachetag_client::write::behind::WorkerError> {
+    /// worker.run(async { let _ = tokio::signal::ctrl_c().await; }).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn run(mut self, shutdown: impl Future<Output = ()>) -> Result<(), WorkerError> {
         let mut shutdown = pin!(shutdown);
         let mut failures = 0;

@@ -3,6 +3,7 @@
 
 mod ours;
 mod program;
+mod rust;
 
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ pub(super) use self::ours::{slowest, watch_commands};
 
 use self::ours::{GROUP_ROWS, Ours};
 use self::program::Peer;
+use self::rust::Rust;
 use super::{Plan, Table, quantile};
 use crate::{DaemonOptions, Stack, StackOptions};
 
@@ -45,10 +47,11 @@ pub(super) async fn measure(plan: &Plan, table: &mut Table) {
     stack.fill("hit", &value(0), &["product:0", "category:0", "brand:0", "homepage"]).await;
     let mut ours = Ours::connect(&stack).await;
     let mut peers = Peer::start_all(&stack).await;
+    let rust = Rust::connect(&stack).await;
     for peer in &mut peers {
-        hits(plan, table, peer).await;
+        hits(plan, table, peer, &rust).await;
     }
-    client_hits(table);
+    drop(rust);
     races(plan, table, &mut ours, &mut peers).await;
     invalidations(plan, table, &mut ours, &mut peers).await;
     for peer in &peers {
@@ -57,6 +60,7 @@ pub(super) async fn measure(plan: &Plan, table: &mut Table) {
         }
     }
     table.note("peers: values of 500 bytes with four tags; cachetag's hits are by FCALL through the same client of the same language as the peer's");
+    table.note("peers: what is said to be in Rust is the Rust client in this process, beside a peer in the process of its own language: the ratio is of both, cache and language");
     table.note("peers: from Redis, cashews and cacheops read without looking at tags, since invalidating deletes entries; cacheops has no tags: its queries stand for them");
     table.note(format!(
         "peers: a race is a fill against a commit; an entry that has the old value {} s after everything is over is stale until its TTL (tests/peers/README.md)",
@@ -85,13 +89,8 @@ fn median(mut values: Vec<f64>) -> f64 {
     quantile(&mut values, 0.5)
 }
 
-/// Where the Rust client's hits a second belong, from its two layers, as soon as there is one: beside the layers of the peers.
-fn client_hits(table: &mut Table) {
-    table.note("peers: cachetag's in-process layer is the Rust client's; it is not measured here yet");
-}
-
-/// The peer's layers, beside GET and cachetag through the same client.
-async fn hits(plan: &Plan, table: &mut Table, peer: &mut Peer) {
+/// The peer's layers, beside GET and cachetag through the same client, and beside the Rust client's.
+async fn hits(plan: &Plan, table: &mut Table, peer: &mut Peer, rust: &Rust) {
     let kinds: &[u32] = if peer.hello["at_once"] == true { &[1, AT_ONCE] } else { &[1] };
     for &at_once in kinds {
         // What is in the process is there at once.
@@ -100,28 +99,36 @@ async fn hits(plan: &Plan, table: &mut Table, peer: &mut Peer) {
         let reads = (plan.peer_reads / plan.turns / at_once).max(1) * at_once;
         let whats: Vec<&str> = ["get", "cachetag"].into_iter().chain(layers.iter().map(String::as_str)).collect();
         let mut rates = vec![Vec::new(); whats.len()];
+        let (mut in_memory, mut from_redis, mut get_in_rust) = (Vec::new(), Vec::new(), Vec::new());
         for _ in 0..plan.turns {
             for (what, rates) in whats.iter().zip(&mut rates) {
                 let Some(answer) = peer.ask(&format!("hits {what} {reads} {at_once}")).await else { return };
                 rates.push(f64::from(reads) / answer["seconds"].as_f64().unwrap_or(f64::NAN));
             }
+            if at_once == 1 {
+                in_memory.push(rust.in_memory(reads).await);
+            }
+            from_redis.push(rust.from_redis(reads, at_once).await);
+            get_in_rust.push(rust.get(reads, at_once).await);
         }
+        let (in_memory, from_redis, get_in_rust) = (median(in_memory), median(from_redis), median(get_in_rust));
         let rates: Vec<f64> = rates.into_iter().map(median).collect();
         let (get, ours) = (rates[0], rates[1]);
         for (layer, rate) in layers.iter().zip(&rates[2..]) {
             let language = peer.hello["language"].as_str().unwrap_or_default();
             let way = if at_once == 1 { "one at a time".to_owned() } else { format!("{at_once} at once") };
-            // A hit in the process has no counterpart in a call of Redis.
-            let in_process = layer == "l1";
-            let place = if in_process { "in process" } else { "from Redis" };
-            let (measured, ratio) = match in_process {
-                true => (String::new(), String::new()),
-                false => {
-                    (format!("{ours:.0}/s from {language} ({:.2} of GET)", ours / get), format!("{:.2}", ours / rate))
-                }
-            };
-            let beside = format!("{} {rate:.0}/s ({:.2} of GET)", peer.name, rate / get);
-            table.row(&format!("hits: {place}, {way}"), measured, beside, ratio);
+            let beside = format!("{} {rate:.0}/s", peer.name);
+            if layer == "l1" {
+                let what = format!("hits: in process, {way}");
+                let ratio = format!("{:.2}", in_memory / rate);
+                table.row(&what, format!("{in_memory:.0}/s in Rust"), format!("{beside} in {language}"), ratio);
+                continue;
+            }
+            let beside = format!("{beside} in {language} ({:.2} of GET)", rate / get);
+            let measured = format!("{ours:.0}/s in {language} ({:.2} of GET)", ours / get);
+            table.row(&format!("hits: from Redis, {way}"), measured, beside.clone(), format!("{:.2}", ours / rate));
+            let measured = format!("{from_redis:.0}/s in Rust ({:.2} of GET)", from_redis / get_in_rust);
+            table.row("  by the Rust client", measured, beside, format!("{:.2}", from_redis / rate));
         }
     }
 }
