@@ -94,7 +94,7 @@ impl<'a> Reader<'a> {
         };
         let found = self.engine.get_many(&names, &self.engine.terms(&self.options), Typed::of::<T>(), load).await?;
         found
-            .iter()
+            .into_iter()
             .zip(names)
             .map(|(found, key)| match found.typed() {
                 Some(cached) => Ok(self.seen(cached)),
@@ -115,11 +115,11 @@ impl<'a> Reader<'a> {
     /// The session has seen it.
     fn seen<T>(&self, cached: Option<Cached<T>>) -> Option<Cached<T>> {
         if let (Some(session), Some(cached)) = (self.session, &cached) {
-            let known = cached.metadata();
-            if let Some(version) = known.as_of.or(known.valid_to) {
+            let (as_of, valid_to, seen) = cached.versions();
+            if let Some(version) = as_of.or(valid_to) {
                 session.saw(version.into());
             }
-            if let Some(position) = known.seen {
+            if let Some(position) = seen {
                 session.saw(position.into());
             }
         }
