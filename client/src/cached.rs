@@ -3,12 +3,13 @@
 use std::any::Any;
 use std::fmt;
 use std::ops::Deref;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use cachetag_core::{Lsn, Tag, Version};
 
 use crate::l1::Held;
+use crate::l2::Keys;
 
 /// Where a value came from.
 ///
@@ -45,7 +46,7 @@ pub struct Metadata {
     pub(crate) as_of: Option<Version>,
     /// It is known to be true up to here.
     pub(crate) valid_to: Option<Version>,
-    pub(crate) tags: Arc<[Tag]>,
+    pub(crate) tags: Tags,
     pub(crate) born: Instant,
     pub(crate) cost: Duration,
     pub(crate) size: usize,
@@ -60,14 +61,14 @@ pub struct Metadata {
 }
 
 impl Metadata {
-    /// Of a value of which no more is known than where it came from, just now.
-    pub(crate) fn new(source: Source, shard: usize) -> Metadata {
+    /// Of a value of which no more is known than where it came from, and when.
+    pub(crate) fn new(source: Source, shard: usize, born: Instant) -> Metadata {
         Metadata {
             source,
             as_of: None,
             valid_to: None,
-            tags: Arc::from([]),
-            born: Instant::now(),
+            tags: Tags::default(),
+            born,
             cost: Duration::ZERO,
             size: 0,
             accesses: 0,
@@ -85,14 +86,13 @@ impl Metadata {
         Metadata {
             as_of: Some(what.as_of),
             valid_to: Some(valid_to),
-            tags: what.tags.clone(),
-            born: what.stored_at,
+            tags: what.tags.clone().into(),
             cost: what.cost,
             size: what.size,
             accesses: held.accesses(),
             stale,
             seen: what.seen,
-            ..Metadata::new(Source::Memory, shard)
+            ..Metadata::new(Source::Memory, shard, what.stored_at)
         }
     }
 
@@ -129,7 +129,7 @@ impl Metadata {
     /// }
     /// ```
     pub fn tags(&self) -> &[Tag] {
-        &self.tags
+        self.tags.get()
     }
 
     /// Time since it was stored, or loaded.
@@ -205,6 +205,40 @@ impl Metadata {
     }
 }
 
+/// What a value depends on. Those of an entry of Redis are read of it when somebody asks: most who read a value never do.
+#[derive(Clone, Default)]
+pub(crate) struct Tags {
+    known: OnceLock<Arc<[Tag]>>,
+    keys: Option<Keys>,
+}
+
+impl Tags {
+    /// Those of an entry, whose tags [are some](Tag::is_tag).
+    pub fn named_by(keys: Keys) -> Tags {
+        Tags { known: OnceLock::new(), keys: Some(keys) }
+    }
+
+    /// The tags.
+    pub fn get(&self) -> &Arc<[Tag]> {
+        self.known.get_or_init(|| {
+            let tags = self.keys.iter().flat_map(Keys::tags);
+            tags.filter_map(|tag| Tag::parse(tag).ok()).collect()
+        })
+    }
+}
+
+impl From<Arc<[Tag]>> for Tags {
+    fn from(tags: Arc<[Tag]>) -> Tags {
+        Tags { known: OnceLock::from(tags), keys: None }
+    }
+}
+
+impl fmt::Debug for Tags {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.get().fmt(f)
+    }
+}
+
 /// A value and what is known of it. Derefs to the value.
 ///
 /// ```
@@ -214,16 +248,28 @@ impl Metadata {
 ///     format!("X-Cache: {:?}, age {} ms, {} bytes", known.source(), known.age().as_millis(), page.len())
 /// }
 /// ```
-pub struct Cached<T> {
-    value: Arc<T>,
-    about: About,
+pub struct Cached<T>(Inner<T>);
+
+enum Inner<T> {
+    /// A copy of the in-process layer, which holds a `T`. A hit in memory neither copies what is known of it nor touches the value: who wants them reads
+    /// them here.
+    Held {
+        held: Arc<Held>,
+        valid_to: Version,
+        shard: usize,
+    },
+    Loose {
+        value: Arc<T>,
+        metadata: Arc<Metadata>,
+    },
 }
 
-/// What is known, or where it can be read: a hit in memory makes no copy of it.
-#[derive(Clone)]
-enum About {
-    Held { held: Arc<Held>, valid_to: Version, shard: usize },
-    Loose(Arc<Metadata>),
+/// What a session goes by.
+pub(crate) struct Versions {
+    pub shard: usize,
+    pub as_of: Option<Version>,
+    pub valid_to: Option<Version>,
+    pub seen: Option<Lsn>,
 }
 
 impl<T> Cached<T> {
@@ -236,12 +282,30 @@ impl<T> Cached<T> {
     /// }
     /// ```
     pub fn metadata(&self) -> Metadata {
-        match &self.about {
-            About::Held { held, valid_to, shard } => Metadata::of(held, *valid_to, false, *shard),
-            About::Loose(metadata) => (**metadata).clone(),
+        match &self.0 {
+            Inner::Held { held, valid_to, shard } => Metadata::of(held, *valid_to, false, *shard),
+            Inner::Loose { metadata, .. } => (**metadata).clone(),
         }
     }
 
+    /// The part of the metadata that a session goes by, without making all of it.
+    pub(crate) fn versions(&self) -> Versions {
+        match &self.0 {
+            Inner::Held { held, valid_to, shard } => {
+                let what = held.what();
+                Versions { shard: *shard, as_of: Some(what.as_of), valid_to: Some(*valid_to), seen: what.seen }
+            }
+            Inner::Loose { metadata, .. } => Versions {
+                shard: metadata.shard,
+                as_of: metadata.as_of,
+                valid_to: metadata.valid_to,
+                seen: metadata.seen,
+            },
+        }
+    }
+}
+
+impl<T: Send + Sync + 'static> Cached<T> {
     /// The value, shared with the cache.
     ///
     /// ```
@@ -251,32 +315,51 @@ impl<T> Cached<T> {
     /// }
     /// ```
     pub fn into_inner(self) -> Arc<T> {
-        self.value
+        match self.0 {
+            Inner::Held { held, .. } => held.value().unwrap_or_else(|| another_type()),
+            Inner::Loose { value, .. } => value,
+        }
     }
 
-    /// A copy of the in-process layer.
-    pub(crate) fn held(value: Arc<T>, held: Arc<Held>, valid_to: Version, shard: usize) -> Cached<T> {
-        Cached { value, about: About::Held { held, valid_to, shard } }
+    /// A copy of the in-process layer, which [is](Held::is) a `T`.
+    pub(crate) fn held(held: Arc<Held>, valid_to: Version, shard: usize) -> Cached<T> {
+        debug_assert!(held.is::<T>());
+        Cached(Inner::Held { held, valid_to, shard })
     }
+}
+
+/// Whoever makes a [`Cached`] of a copy has seen that it is of its type, and a copy does not change.
+#[cold]
+fn another_type<T>() -> T {
+    unreachable!("a copy in memory changed its type")
 }
 
 impl<T> Clone for Cached<T> {
     fn clone(&self) -> Self {
-        Cached { value: self.value.clone(), about: self.about.clone() }
+        Cached(match &self.0 {
+            Inner::Held { held, valid_to, shard } => {
+                Inner::Held { held: held.clone(), valid_to: *valid_to, shard: *shard }
+            }
+            Inner::Loose { value, metadata } => Inner::Loose { value: value.clone(), metadata: metadata.clone() },
+        })
     }
 }
 
-impl<T> Deref for Cached<T> {
+impl<T: Send + Sync + 'static> Deref for Cached<T> {
     type Target = T;
 
+    #[inline]
     fn deref(&self) -> &T {
-        &self.value
+        match &self.0 {
+            Inner::Held { held, .. } => held.value_ref().unwrap_or_else(|| another_type()),
+            Inner::Loose { value, .. } => value,
+        }
     }
 }
 
-impl<T: fmt::Debug> fmt::Debug for Cached<T> {
+impl<T: fmt::Debug + Send + Sync + 'static> fmt::Debug for Cached<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Cached").field("value", &self.value).field("metadata", &self.metadata()).finish()
+        f.debug_struct("Cached").field("value", &**self).field("metadata", &self.metadata()).finish()
     }
 }
 
@@ -297,12 +380,12 @@ pub(crate) struct Found {
 
 impl Found {
     /// The value in the caller's type: `None` if it is of another, `Some(None)` if it is absent.
-    pub fn typed<T: Send + Sync + 'static>(&self) -> Option<Option<Cached<T>>> {
-        match &self.value {
+    pub fn typed<T: Send + Sync + 'static>(self) -> Option<Option<Cached<T>>> {
+        match self.value {
             None => Some(None),
             Some(value) => {
-                let value = value.clone().downcast::<T>().ok()?;
-                Some(Some(Cached { value, about: About::Loose(self.metadata.clone()) }))
+                let value = value.downcast::<T>().ok()?;
+                Some(Some(Cached(Inner::Loose { value, metadata: self.metadata })))
             }
         }
     }

@@ -129,13 +129,16 @@ impl Engine {
             access.miss(Layer::L1, if terms.fresh { MissReason::Fresh } else { MissReason::Switch });
             return Recalled::Miss(None);
         }
+        let Some((held, now)) = memory.find(key) else {
+            access.miss(Layer::L1, reason_of(Miss::None));
+            return Recalled::Miss(None);
+        };
         let shard = self.shard_of(key);
-        let mut ask = Ask::now(terms.max_lag);
-        ask.at_least = terms.at_least;
-        match memory.get(&self.shards[shard].feed, key, &ask) {
+        let ask = Ask { now, max_lag: terms.max_lag, at_least: terms.at_least };
+        match l1::verdict(&self.shards[shard].feed, held, &ask) {
             Verdict::Hit { held, valid_to } => {
                 access.hit(Layer::L1, held.what().cost);
-                Recalled::Hit { held, valid_to, shard, now: ask.now }
+                Recalled::Hit { held, valid_to, shard, now }
             }
             // What is past its best is for Redis to judge: there one caller of all processes gets the lease to make it anew.
             Verdict::Stale { held, .. } => {
@@ -156,23 +159,19 @@ impl Engine {
             Recalled::Hit { held, valid_to, shard, now } => (held, valid_to, shard, now),
             Recalled::Miss(held) => return Remembered::Miss(held),
         };
-        let value = match held.what().kind {
-            l1::Kind::Absent => {
-                self.observer.event(Event::NegativeHit);
-                None
-            }
-            l1::Kind::Value => match held.value() {
-                Some(value) => Some(value),
-                // Held as another type: the layers behind have it as bytes.
-                None => return Remembered::Miss(None),
-            },
-        };
+        let is_value = held.what().kind == l1::Kind::Value;
+        if !is_value {
+            self.observer.event(Event::NegativeHit);
+        } else if !held.is::<T>() {
+            // Held as another type: the layers behind have it as bytes.
+            return Remembered::Miss(None);
+        }
         if let Some(load) = Load::current() {
             // It was judged after `now`: it is not known to be true any later.
             load.contains(&Metadata::of(&held, valid_to, false, shard), Some(now));
         }
         let due = self.due(key, &held, now);
-        Remembered::Hit(value.map(|value| Cached::held(value, held, valid_to, shard)), due)
+        Remembered::Hit(is_value.then(|| Cached::held(held, valid_to, shard)), due)
     }
 
     /// One flight brings what memory did not have.

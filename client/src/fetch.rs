@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use cachetag_core::{Tag, Version};
 
-use crate::cached::{AnyValue, Found, Metadata, Source};
+use crate::cached::{AnyValue, Found, Metadata, Source, Tags};
 use crate::codec::Typed;
 use crate::engine::Engine;
 use crate::fill::{Item, Luggage, Quest};
@@ -28,7 +28,6 @@ pub(crate) struct Judgement {
 /// A valid entry of Redis, with everything that its validity rests on.
 pub(crate) struct Judged {
     pub entry: RawEntry,
-    tags: Arc<[Tag]>,
     /// It is true up to here.
     valid_to: Version,
     /// Up to where Redis has vouched for it, where the feed could not.
@@ -47,9 +46,10 @@ impl Judged {
         verified: Option<Version>,
         now_ms: u64,
     ) -> Result<Judged, MissReason> {
-        let tags: Option<Arc<[Tag]>> = entry.tags().map(|tag| Tag::parse(tag).ok()).collect();
+        if !entry.tags().all(Tag::is_tag) {
+            return Err(MissReason::Damaged);
+        }
         Ok(Judged {
-            tags: tags.ok_or(MissReason::Damaged)?,
             valid_to: vouched.or(verified).map_or(entry.as_of, |version| version.max(entry.as_of)),
             verified,
             age: entry.age(now_ms),
@@ -130,7 +130,8 @@ impl Engine {
         let timeline = state.timeline();
         // Where the feed does not reach the commit that is asked for, and Redis does, the tags in Redis are asked.
         let is_ahead = state.watermark.is_some_and(|watermark| Engine::covers(terms, watermark, timeline));
-        let vouch = |entry: &RawEntry| match unit.vouch(entry, terms.max_lag) {
+        let now = Instant::now();
+        let vouch = |entry: &RawEntry| match unit.vouch(entry, terms.max_lag, now) {
             Ok(valid_to) if is_ahead && !Engine::covers(terms, valid_to, timeline) => Err(MissReason::Lag),
             vouched => vouched,
         };
@@ -210,22 +211,14 @@ impl Engine {
 
     /// Keeps a hit of Redis in memory, too.
     pub fn backfill(&self, key: &str, number: usize, value: AnyValue, judged: Judged, asked: Instant) -> Found {
-        let Judged { entry, tags, valid_to, verified, age, left, fresh_for, whole } = judged;
+        let Judged { entry, valid_to, verified, age, left, fresh_for, whole } = judged;
         let born = Instant::now().checked_sub(age).unwrap_or_else(Instant::now);
-        let item = Item {
-            value: value.clone(),
-            payload: entry.payload,
-            as_of: entry.as_of,
-            tags,
-            ttl: left,
-            fresh_for,
-            whole,
-            cost: entry.cost,
-            seen: entry.seen,
-        };
+        let (as_of, cost, seen, is_absent) = (entry.as_of, entry.cost, entry.seen, value.is_none());
+        let (payload, keys) = entry.into_payload_and_keys();
+        let item = Item { value, payload, as_of, tags: Tags::named_by(keys), ttl: left, fresh_for, whole, cost, seen };
         self.keep(key, number, &item, verified, born);
         self.observer.event(Event::Backfilled);
-        if value.is_none() {
+        if is_absent {
             self.observer.event(Event::NegativeHit);
         }
         item.found(Source::Redis, valid_to, born, number, asked)
@@ -318,12 +311,11 @@ impl Engine {
         let born = got.age.and_then(|age| Instant::now().checked_sub(age)).unwrap_or_else(Instant::now);
         let metadata = Metadata {
             valid_to: got.token.filter(|_| !stale),
-            born,
             size,
             stale,
             tags_known: false,
             seen: got.seen,
-            ..Metadata::new(Source::Redis, number)
+            ..Metadata::new(Source::Redis, number, born)
         };
         Ok(Found { value, metadata: Arc::new(metadata), asked: Some(asked), stored: true })
     }

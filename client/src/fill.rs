@@ -10,7 +10,7 @@ use cachetag_core::{Lsn, Tag, Version};
 use futures_util::FutureExt;
 
 use crate::adaptive::jittered;
-use crate::cached::{AnyValue, Found, Metadata, Source};
+use crate::cached::{AnyValue, Found, Metadata, Source, Tags};
 use crate::codec::Typed;
 use crate::engine::Engine;
 use crate::envelope::body_bytes;
@@ -52,7 +52,7 @@ pub(crate) struct Item {
     /// As it is stored; empty for an absence.
     pub payload: Bytes,
     pub as_of: Version,
-    pub tags: Arc<[Tag]>,
+    pub tags: Tags,
     /// From now on.
     pub ttl: Duration,
     /// From now on.
@@ -66,18 +66,17 @@ pub(crate) struct Item {
 
 impl Item {
     /// What a layer behind memory has, which is true up to `valid_to`.
-    pub fn found(&self, source: Source, valid_to: Version, born: Instant, shard: usize, asked: Instant) -> Found {
+    pub fn found(self, source: Source, valid_to: Version, born: Instant, shard: usize, asked: Instant) -> Found {
         let metadata = Metadata {
             as_of: Some(self.as_of),
             valid_to: Some(valid_to),
-            tags: self.tags.clone(),
-            born,
+            tags: self.tags,
             cost: self.cost,
             size: self.payload.len(),
             seen: self.seen,
-            ..Metadata::new(source, shard)
+            ..Metadata::new(source, shard, born)
         };
-        Found { value: self.value.clone(), metadata: Arc::new(metadata), asked: Some(asked), stored: true }
+        Found { value: self.value, metadata: Arc::new(metadata), asked: Some(asked), stored: true }
     }
 }
 
@@ -222,7 +221,7 @@ impl Engine {
         let Place { key, shard: number, typed } = place;
         let plan = self.joined(plan, number);
         let cost = plan.cost.unwrap_or(took);
-        let tags: Arc<[Tag]> = plan.tags.iter().cloned().collect();
+        let tags = Tags::from(plan.tags.iter().cloned().collect::<Arc<[Tag]>>());
         let confidence = plan.sureness();
         let mut metadata = Metadata {
             as_of: plan.as_of,
@@ -231,7 +230,7 @@ impl Engine {
             cost,
             confidence,
             seen: plan.seen,
-            ..Metadata::new(Source::Loader, number)
+            ..Metadata::new(Source::Loader, number, Instant::now())
         };
         let refused = match (&plan.refused, plan.as_of) {
             (Some(reason), _) => Some((Event::RefusedUncovered, reason.clone())),
@@ -324,7 +323,7 @@ impl Engine {
         }
         let unit = &self.shards[number];
         let mut put = Put::new(item.payload.clone(), item.as_of, self.config.layer_ttl.ttl(Layer::L2, item.ttl));
-        put.tags = item.tags.clone();
+        put.tags = item.tags.get().clone();
         put.fresh = item.fresh_for;
         put.cost = Some(item.cost);
         put.absent = item.value.is_none();
@@ -371,7 +370,7 @@ impl Engine {
         let mut candidate = Candidate::new(decoded, body_bytes(&item.payload), item.as_of, expires_at);
         candidate.kind = kind;
         candidate.verified = verified;
-        candidate.tags = item.tags.clone();
+        candidate.tags = item.tags.get().clone();
         candidate.stored_at = stored_at;
         candidate.fresh_until = item.fresh_for.map(|time| now + time);
         candidate.cost = item.cost;

@@ -162,7 +162,7 @@ mod tests {
     const TERMS: Terms = Terms { max_lag: Duration::from_secs(1), at_least: None, fresh: false };
 
     fn found(number: i32) -> Found {
-        let metadata = Metadata::new(Source::Loader, 0);
+        let metadata = Metadata::new(Source::Loader, 0, Instant::now());
         Found { value: Some(Arc::new(number)), metadata: Arc::new(metadata), asked: None, stored: true }
     }
 

@@ -16,6 +16,8 @@ pub mod feed;
 mod fetch;
 mod fill;
 mod flight;
+#[cfg(test)]
+mod interleave;
 pub mod l1;
 pub mod l2;
 mod load;

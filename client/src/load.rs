@@ -362,7 +362,7 @@ impl Load {
         if !vouched {
             plan.refused.get_or_insert_with(|| "it contains a value that nothing vouches for here".into());
         }
-        plan.tags.extend(tags.iter().cloned());
+        plan.tags.extend(tags.get().iter().cloned());
     }
 }
 
@@ -377,8 +377,8 @@ mod tests {
     }
 
     fn child(valid_to: Option<Version>, stale: bool, shard: usize) -> Metadata {
-        let tags = [Tag::parse("fragment:1").unwrap()].into();
-        Metadata { as_of: valid_to, valid_to, tags, stale, ..Metadata::new(Source::Redis, shard) }
+        let tags = Arc::<[Tag]>::from([Tag::parse("fragment:1").unwrap()]).into();
+        Metadata { as_of: valid_to, valid_to, tags, stale, ..Metadata::new(Source::Redis, shard, Instant::now()) }
     }
 
     #[test]

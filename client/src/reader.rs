@@ -146,7 +146,7 @@ impl<'a> Reader<'a> {
         };
         let found = self.engine.get_many(&names, &self.engine.terms(&self.options), Typed::of::<T>(), load).await?;
         found
-            .iter()
+            .into_iter()
             .zip(names)
             .map(|(found, key)| match found.typed() {
                 Some(cached) => Ok(self.seen(cached)),
@@ -177,7 +177,7 @@ impl<'a> Reader<'a> {
     /// The session has seen it.
     fn seen<T>(&self, cached: Option<Cached<T>>) -> Option<Cached<T>> {
         if let (Some(session), Some(cached)) = (self.session, &cached) {
-            let known = cached.metadata();
+            let known = cached.versions();
             if let Some(version) = known.as_of.or(known.valid_to) {
                 session.saw(self.engine.position(known.shard, version));
             }

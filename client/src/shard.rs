@@ -68,20 +68,20 @@ impl Unit {
         view.watermark.filter(|_| view.staleness(Instant::now()).is_some_and(|staleness| staleness <= max_lag))
     }
 
-    /// As [`vouch_for`](Self::vouch_for), of an entry of Redis, which names the keys that it checks.
-    pub fn vouch(&self, entry: &RawEntry, max_lag: Duration) -> Result<Version, MissReason> {
+    /// As [`vouch_for`](Self::vouch_for), of an entry of Redis, which names the keys that it checks, at a moment that is not to come.
+    pub fn vouch(&self, entry: &RawEntry, max_lag: Duration, now: Instant) -> Result<Version, MissReason> {
         let keys = entry.checks().map(|check| match check {
             Check::Tag(tag) => Key::Tag(tag),
             Check::Members(family) => Key::Members(family),
         });
-        self.vouch_by(keys, entry.as_of, max_lag)
+        self.vouch_by(keys, entry.as_of, max_lag, now)
     }
 
     /// Up to where a value is true, by the feed; an error if it is not known to be, or softly bumped. That the feed knows of no bump since
     /// `as_of` suffices, whenever the value was fetched.
     pub fn vouch_for(&self, tags: &[Tag], as_of: Version, max_lag: Duration) -> Result<Version, MissReason> {
         let keys = check_keys(tags);
-        self.vouch_by(keys.iter().map(CheckKey::as_key), as_of, max_lag)
+        self.vouch_by(keys.iter().map(CheckKey::as_key), as_of, max_lag, Instant::now())
     }
 
     fn vouch_by<'a>(
@@ -89,6 +89,7 @@ impl Unit {
         keys: impl Iterator<Item = Key<'a>> + Clone,
         as_of: Version,
         max_lag: Duration,
+        now: Instant,
     ) -> Result<Version, MissReason> {
         let (touch, view) = self.feed.since(keys, as_of, None).map_err(|refusal| match refusal {
             Refusal::Epoch => MissReason::Epoch,
@@ -99,7 +100,7 @@ impl Unit {
         if view.epoch != as_of.epoch {
             return Err(MissReason::Feed);
         }
-        if view.staleness(Instant::now()).is_none_or(|staleness| staleness > max_lag) {
+        if view.staleness(now).is_none_or(|staleness| staleness > max_lag) {
             return Err(MissReason::Lag);
         }
         if touch != Touch::Clean || view.soft_floor.is_some_and(|floor| floor > as_of) {

@@ -62,6 +62,17 @@ impl Tag {
         }
     }
 
+    /// Is it the canonical text of a tag, one that [`Tag::parse`] takes?
+    ///
+    /// ```
+    /// use cachetag_core::Tag;
+    ///
+    /// assert!(Tag::is_tag("product:in%20stock") && !Tag::is_tag("product:in stock"));
+    /// ```
+    pub fn is_tag(text: &str) -> bool {
+        check_tag(text).is_ok()
+    }
+
     /// The tag of a family and parts given as raw text, which is encoded where it has to be. No part means the family alone.
     ///
     /// ```

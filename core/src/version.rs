@@ -124,9 +124,14 @@ fn write_digits(mut number: u64, out: &mut [u8]) {
 }
 
 /// The number that is written with exactly this many decimal digits.
-fn read_digits(text: &str, count: usize) -> Option<u64> {
-    let plain = text.len() == count && text.bytes().all(|byte| byte.is_ascii_digit());
-    if plain { text.parse().ok() } else { None }
+fn read_digits(text: &[u8], count: usize) -> Option<u64> {
+    if text.len() != count {
+        return None;
+    }
+    text.iter().try_fold(0_u64, |number, byte| {
+        let digit = byte.is_ascii_digit().then(|| u64::from(byte - b'0'))?;
+        number.checked_mul(10)?.checked_add(digit)
+    })
 }
 
 impl fmt::Display for Version {
@@ -140,10 +145,12 @@ impl FromStr for Version {
 
     /// Takes the 31 bytes that [`Version`] displays, and nothing else.
     fn from_str(text: &str) -> Result<Version, VersionError> {
-        text.split_once('.')
-            .and_then(|(epoch, lsn)| {
+        // Every hit reads some: by place, without looking for the dot.
+        text.as_bytes()
+            .split_at_checked(EPOCH_DIGITS)
+            .and_then(|(epoch, rest)| {
                 let epoch = Epoch(read_digits(epoch, EPOCH_DIGITS)?);
-                Some(Version { epoch, lsn: Lsn(read_digits(lsn, LSN_DIGITS)?) })
+                Some(Version { epoch, lsn: Lsn(read_digits(rest.strip_prefix(b".")?, LSN_DIGITS)?) })
             })
             .ok_or_else(|| VersionError::Version { text: crate::tag::excerpt(text) })
     }

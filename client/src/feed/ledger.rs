@@ -6,6 +6,8 @@
 //! A reader loads the view first and the states afterwards. The view's publication is a release, its load an acquire, so who loads position P loads states
 //! that know every bump up to P. It may see later ones: a miss, never a wrong hit.
 //!
+//! *A value that was found clean before.* The view's tick says whether anything was raised since: see [`Pulse`].
+//!
 //! *A value that comes in* while the feed goes on. [`Ledger::track`] registers the states and asks the ring under the lock under which the feed pushes a
 //! record into the ring and bumps the states. A record is therefore either in the ring when it is asked, and the state is born with it, or it bumps the
 //! state. There is no moment between the two. (A state that is alive already has seen every record since it was born, and those before that matter were in
@@ -35,11 +37,14 @@ use super::changes::Change;
 use super::keys::{Key, check_keys};
 use super::look::{Look, Part, Question, Record};
 use super::options::FeedOptions;
+use super::pulse::Pulse;
 use super::registry::Registry;
 use super::ring::Ring;
 use super::tracked::{Refusal, Touch, Tracked};
 use super::trail::{Lost, Step, Trail};
 use super::view::View;
+#[cfg(test)]
+use crate::interleave;
 use crate::options::timeline_of;
 
 /// Changes that a slow subscriber may fall behind.
@@ -48,11 +53,16 @@ const CHANGES: usize = 1024;
 /// The generations of all feeds of the process, so that no two share one.
 static GENERATIONS: AtomicU64 = AtomicU64::new(0);
 
+/// The ticks of all feeds of the process, so that no two share one. 0 is none.
+static TICKS: AtomicU64 = AtomicU64::new(0);
+
 /// What a feed knows.
 #[derive(Debug)]
 pub(super) struct Ledger {
     inner: Mutex<Inner>,
     view: ArcSwap<View>,
+    /// The same in short. Both are published under the lock, and of one view.
+    pulse: Pulse,
     live: watch::Sender<bool>,
     changes: broadcast::Sender<Change>,
     preload: usize,
@@ -110,7 +120,10 @@ impl Ledger {
             met: Instant::now(),
             looked: Instant::now(),
             behind: None,
+            tick: next_tick(),
         };
+        let pulse = Pulse::new(view.looked);
+        pulse.show(&view);
         let inner = Inner {
             trail: None,
             ring: Ring::new(options.ring_records, options.ring_bytes),
@@ -120,6 +133,7 @@ impl Ledger {
         Ledger {
             inner: Mutex::new(inner),
             view: ArcSwap::from_pointee(view),
+            pulse,
             live: watch::Sender::new(false),
             changes: broadcast::Sender::new(CHANGES),
             preload: options.preload.max(1),
@@ -128,6 +142,11 @@ impl Ledger {
 
     pub(super) fn view(&self) -> arc_swap::Guard<Arc<View>> {
         self.view.load()
+    }
+
+    #[inline]
+    pub(super) fn pulse(&self) -> &Pulse {
+        &self.pulse
     }
 
     pub(super) fn live(&self) -> watch::Receiver<bool> {
@@ -172,9 +191,12 @@ impl Ledger {
             inner.ring.begin(from.0);
             inner.trail = Some(trail);
         }
+        let mut raised = false;
         for record in &look.records {
-            self.bump(inner, record);
+            raised |= self.bump(inner, record);
         }
+        #[cfg(test)]
+        interleave::at(interleave::Point::Raised);
         if let Some(trail) = &mut inner.trail {
             trail.position = step.position;
         }
@@ -195,6 +217,7 @@ impl Ledger {
             source: look.source,
             looked: last.looked,
             behind: last.behind,
+            tick: last.tick,
         };
         // What a look vouches for it vouches for once all of its records are taken. Until then the last whole one counts, which is older.
         if step.complete {
@@ -203,7 +226,7 @@ impl Ledger {
         if begins {
             tracing::debug!(position = %view.position, source = &*view.source, "the feed begins");
         }
-        self.publish(view);
+        self.publish(view, raised);
         if step.complete { Next::Wait(step.position) } else { Next::Again }
     }
 
@@ -212,7 +235,7 @@ impl Ledger {
         let mut inner = self.inner.lock();
         inner.stats.disconnects += 1;
         let last = self.view.load_full();
-        self.publish(View { live: false, ..View::clone(&last) });
+        self.publish(View { live: false, ..View::clone(&last) }, false);
     }
 
     fn lose(&self, inner: &mut Inner, lost: Lost) -> Next {
@@ -224,23 +247,32 @@ impl Ledger {
         inner.ring.begin(u64::MAX);
         inner.registry.clear();
         let last = self.view.load_full();
-        self.publish(View { generation: next_generation(), live: false, behind: None, ..View::clone(&last) });
+        self.publish(View { generation: next_generation(), live: false, behind: None, ..View::clone(&last) }, false);
         Next::Again
     }
 
-    fn bump(&self, inner: &mut Inner, record: &Record) {
+    /// Bumps what a record bumps; whether anything registered is among it.
+    fn bump(&self, inner: &mut Inner, record: &Record) -> bool {
         let to = record.to.lsn.0;
         inner.ring.push(to, &record.bumped);
         let concerned = inner.registry.bump(to, &record.bumped);
         inner.stats.records += 1;
-        if !concerned.is_empty() && self.changes.receiver_count() > 0 {
+        let raised = !concerned.is_empty();
+        if raised && self.changes.receiver_count() > 0 {
             // Nobody to hear it: fine.
             let _ = self.changes.send(Change { version: record.to, tags: concerned.into() });
         }
+        raised
     }
 
-    fn publish(&self, view: View) {
-        let live = view.live;
+    /// Under the lock, after all states are raised that the view has seen bumped; `raised` is whether any was.
+    fn publish(&self, mut view: View, raised: bool) {
+        let (last, live) = (self.view.load(), view.live);
+        let rest = |view: &View| (view.generation, view.live, view.epoch, view.floor, view.soft_floor);
+        view.tick = if raised || rest(&last) != rest(&view) { next_tick() } else { last.tick };
+        self.pulse.show(&view);
+        #[cfg(test)]
+        interleave::at(interleave::Point::Shown);
         self.view.store(Arc::new(view));
         self.live.send_if_modified(|known| std::mem::replace(known, live) != live);
     }
@@ -267,6 +299,10 @@ impl Ledger {
         let view = self.view.load_full();
         let known_to = inner.known_to(&view, keys.clone().next().is_some(), as_of, verified)?.lsn.0;
         let mut touch = Touch::Clean;
+        // Nothing at all since then: no key has to be looked for.
+        if inner.ring.newest() <= known_to {
+            return Ok((touch, view));
+        }
         for bumps in keys.map(|key| inner.ring.bumps(key)) {
             if bumps.hard > known_to {
                 return Err(Refusal::Bumped);
@@ -301,6 +337,10 @@ impl Inner {
         // Without tags only the floor and time end a value.
         if !tagged || self.ring.reaches(known_to.lsn.0) { Ok(known_to) } else { Err(Refusal::Unknown) }
     }
+}
+
+fn next_tick() -> u64 {
+    TICKS.fetch_add(1, Ordering::Relaxed) + 1
 }
 
 fn next_generation() -> u64 {

@@ -14,6 +14,7 @@ mod kinship;
 mod ledger;
 mod look;
 mod options;
+mod pulse;
 mod registry;
 #[cfg(test)]
 pub(crate) mod rig;
@@ -39,6 +40,7 @@ pub use trail::Lost;
 pub use view::View;
 
 use ledger::Ledger;
+pub(crate) use pulse::Pulse;
 
 use crate::l2::Error;
 use crate::target::{Target, redact};
@@ -83,6 +85,12 @@ impl Feed {
     /// What is known now; wait-free. Load it once a decision: two loads may differ.
     pub fn view(&self) -> arc_swap::Guard<Arc<View>> {
         self.ledger.view()
+    }
+
+    /// The last view in short, for a reader who needs no more of it.
+    #[inline]
+    pub(crate) fn pulse(&self) -> &Pulse {
+        self.ledger.pulse()
     }
 
     /// How old, at most, what the feed vouches for is at `now`; `None` if it vouches for nothing.

@@ -29,6 +29,8 @@ pub(super) struct Bumped {
 pub(super) struct Ring {
     /// Complete after this position.
     from: u64,
+    /// No record that was pushed ends after this.
+    newest: u64,
     records: VecDeque<Kept>,
     tags: HashMap<Arc<str>, Bumps>,
     members: HashMap<Arc<str>, Bumps>,
@@ -50,6 +52,7 @@ impl Ring {
     pub(super) fn new(max_records: usize, max_bytes: usize) -> Ring {
         Ring {
             from: u64::MAX,
+            newest: 0,
             records: VecDeque::new(),
             tags: HashMap::new(),
             members: HashMap::new(),
@@ -69,6 +72,11 @@ impl Ring {
         self.from <= position
     }
 
+    /// No key was bumped after this position.
+    pub(super) fn newest(&self) -> u64 {
+        self.newest
+    }
+
     /// The last bumps of a key among those after `from`.
     pub(super) fn bumps(&self, key: Key<'_>) -> Bumps {
         let known = match key {
@@ -80,6 +88,7 @@ impl Ring {
 
     /// Takes the next record, which ends at `to`, above all before.
     pub(super) fn push(&mut self, to: u64, bumped: &Bumped) {
+        self.newest = self.newest.max(to);
         let mut tags = Vec::with_capacity(bumped.hard.len() + bumped.soft.len());
         let mut bytes = OVERHEAD;
         for (list, hard) in [(&bumped.hard, true), (&bumped.soft, false)] {
@@ -208,6 +217,7 @@ mod tests {
                 ring.push(to, &bumped(&hard, &soft));
                 all.push((to, hard, soft));
                 prop_assert!(ring.reaches(to));
+                prop_assert_eq!(ring.newest(), to);
                 for entry in TAGS {
                     let entry = Tag::parse(entry).unwrap();
                     let touches = |tags: &Vec<&str>| tags.iter().any(|tag| {

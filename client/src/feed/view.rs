@@ -35,6 +35,8 @@ pub struct View {
     pub(super) looked: Instant,
     /// How far the daemon was behind at that look, on Redis's clock; `None` if nothing can be said.
     pub(super) behind: Option<Duration>,
+    /// The same as that of an earlier view only if no copy can have ended in between but by time: see `pulse`.
+    pub(crate) tick: u64,
 }
 
 impl View {

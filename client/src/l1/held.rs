@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use cachetag_core::{Lsn, Tag, Version};
 
 use crate::adaptive::AccessRate;
-use crate::feed::Tracked;
+use crate::feed::{Pulse, Tracked};
 
 /// Accesses that are this long ago count half in [`Held::rate`].
 pub(crate) const HALF_LIFE: Duration = Duration::from_secs(60);
@@ -50,6 +50,8 @@ pub enum Origin {
 /// ```
 #[derive(Clone)]
 #[non_exhaustive]
+// In this order: the first of them are read by every hit, and lie behind what else it reads (see `Held`).
+#[repr(C)]
 pub struct Candidate {
     /// The value; whatever for [`Kind::Absent`].
     pub value: Decoded,
@@ -57,6 +59,8 @@ pub struct Candidate {
     pub kind: Kind,
     /// Where it comes from.
     pub origin: Origin,
+    /// What it cost to compute.
+    pub cost: Duration,
     /// The token that it was read under.
     pub as_of: Version,
     /// For an answer `hit` or `early` of Redis: the token of that answer, which is up to where Redis vouches for the value. `None` for a fill and for a
@@ -70,8 +74,6 @@ pub struct Candidate {
     pub expires_at: Instant,
     /// From when on it is stale.
     pub fresh_until: Option<Instant>,
-    /// What it cost to compute.
-    pub cost: Duration,
     /// Every commit that its loader may have seen ends here or earlier, as far as that is known.
     pub seen: Option<Lsn>,
     /// Bytes that it takes, about.
@@ -129,11 +131,21 @@ impl fmt::Debug for Candidate {
 }
 
 /// A value in the layer, with all that is known of it.
+///
+/// What a hit reads comes first, and in this order: with the reference counts before it, that is one or two cache lines. Of a layer of any size a hit costs
+/// what it reads of memory that the processor does not have at hand.
 #[derive(Debug)]
+#[repr(C)]
 pub struct Held {
+    pub(super) accesses: AtomicU64,
+    /// The tick of a view of the feed under which it was found clean; 0 for none. See the feed's [`Pulse`].
+    pub(super) clean_at: AtomicU64,
+    /// From when on it is expired or stale, in the time of the feed's pulse.
+    pub(super) good_until: u64,
+    /// It is known to be true up to there without the feed, whose epoch it is of.
+    pub(super) known_to: u64,
     pub(super) what: Candidate,
     pub(super) tracked: Tracked,
-    pub(super) accesses: AtomicU64,
     /// So many of the accesses were of the copies before it.
     pub(super) inherited: u64,
     /// How often it was asked for, as of when this copy came in.
@@ -143,9 +155,37 @@ pub struct Held {
 }
 
 impl Held {
+    /// A copy that nobody has asked for yet.
+    pub(super) fn new(what: Candidate, tracked: Tracked, pulse: &Pulse, now: Instant) -> Held {
+        let until = what.fresh_until.map_or(what.expires_at, |fresh| fresh.min(what.expires_at));
+        Held {
+            accesses: AtomicU64::new(0),
+            clean_at: AtomicU64::new(0),
+            good_until: pulse.since_origin(until),
+            known_to: tracked.known_to().lsn.0,
+            what,
+            tracked,
+            inherited: 0,
+            pace: AccessRate::new(now),
+            claimed: AtomicBool::new(false),
+        }
+    }
+
     /// The value, if it is of this type.
     pub fn value<T: Any + Send + Sync>(&self) -> Option<Arc<T>> {
         Arc::clone(&self.what.value).downcast().ok()
+    }
+
+    /// The same, borrowed.
+    #[inline]
+    pub(crate) fn value_ref<T: Any + Send + Sync>(&self) -> Option<&T> {
+        self.what.value.downcast_ref()
+    }
+
+    /// Whether the value is of this type. Does not read the value.
+    #[inline]
+    pub(crate) fn is<T: Any + Send + Sync>(&self) -> bool {
+        self.what.value.is::<T>()
     }
 
     /// Everything that it came in with; its expiry is what the layer made of it.

@@ -6,6 +6,7 @@
 
 mod held;
 mod judge;
+mod key;
 mod options;
 mod verdict;
 
@@ -14,9 +15,10 @@ mod properties;
 #[cfg(test)]
 mod tests;
 
+use std::cell::Cell;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use moka::Expiry;
@@ -24,8 +26,8 @@ use moka::notification::RemovalCause;
 use moka::ops::compute::Op;
 use moka::sync::Cache;
 
-use crate::adaptive::AccessRate;
 use crate::feed::Feed;
+use key::{Sought, StoredKey};
 
 pub(crate) use held::HALF_LIFE;
 pub use held::{Candidate, Decoded, Held, Kind, Life, Origin};
@@ -63,7 +65,7 @@ const CHECK: usize = 96;
 /// ```
 #[derive(Clone)]
 pub struct L1 {
-    store: Cache<Arc<str>, Arc<Held>>,
+    store: Cache<StoredKey, Arc<Held>>,
     /// No copy is heavier.
     largest: u64,
     ttl: Duration,
@@ -81,10 +83,10 @@ impl L1 {
         let L1Options { capacity, max_share, ttl, grace, on_left } = options;
         let mut store = Cache::builder()
             .max_capacity(capacity)
-            .weigher(|key: &Arc<str>, held: &Arc<Held>| u32::try_from(weight(key, held)).unwrap_or(u32::MAX))
+            .weigher(|key: &StoredKey, held: &Arc<Held>| u32::try_from(weight(key.as_str(), held)).unwrap_or(u32::MAX))
             .expire_after(UntilItExpires { grace });
         if let Some(on_left) = on_left {
-            store = store.eviction_listener(move |key, held, cause| on_left(&key, &held, left(cause)));
+            store = store.eviction_listener(move |key, held, cause| on_left(key.as_str(), &held, left(cause)));
         }
         // What the store counts with is 32 bits.
         L1 { store: store.build(), largest: (capacity / max_share).min(u64::from(u32::MAX)), ttl }
@@ -92,16 +94,21 @@ impl L1 {
 
     /// The verdict on the copy under `key`, which is in the shard of this feed. Wait-free beside what the store does.
     pub fn get(&self, feed: &Feed, key: &str, ask: &Ask) -> Verdict {
-        let Some(held) = self.store.get(key) else { return Verdict::Miss { why: Miss::None, held: None } };
-        let usable = match judge::judge(&feed.view(), &held, ask) {
-            Ok(usable) => usable,
-            Err(why) => return Verdict::Miss { why, held: Some(held) },
-        };
-        held.accesses.fetch_add(1, Ordering::Relaxed);
-        match usable.stale {
-            None => Verdict::Hit { held, valid_to: usable.valid_to },
-            Some(why) => Verdict::Stale { held, why, valid_to: usable.valid_to },
+        match self.find(key) {
+            Some((held, _)) => verdict(feed, held, ask),
+            None => Verdict::Miss { why: Miss::None, held: None },
         }
+    }
+
+    /// The copy under `key`, whatever it is worth, and when it was looked for: the store reads the clock anyway, and reading it is a good part of what
+    /// a hit costs.
+    #[inline]
+    pub(crate) fn find(&self, key: &str) -> Option<(Arc<Held>, Instant)> {
+        // What an earlier call left there is no moment of this one.
+        READ_AT.set(None);
+        let held = self.store.get(&Sought(key))?;
+        let read_at = READ_AT.take().unwrap_or_else(Instant::now);
+        Some((held, read_at))
     }
 
     /// Takes a value in, if the feed shows that it is still true; replaces what is there under the key. One that was softly bumped comes in, as stale.
@@ -118,20 +125,13 @@ impl L1 {
         }
         what.expires_at = now.checked_add(self.ttl).map_or(what.expires_at, |until| until.min(what.expires_at));
         let tracked = feed.track(&what.tags, what.as_of, what.verified)?;
-        let mut held = Held {
-            what,
-            tracked,
-            accesses: AtomicU64::new(0),
-            inherited: 0,
-            pace: AccessRate::new(now),
-            claimed: AtomicBool::new(false),
-        };
+        let mut held = Held::new(what, tracked, feed.pulse(), now);
         if weight(key, &held) > self.largest {
             return Err(Refused::TooLarge);
         }
         let mut new = None;
         // Whichever of two callers comes last, what is there is true: both were checked, and their states are bumped from then on.
-        self.store.entry(Arc::from(key)).and_compute_with(|old| {
+        self.store.entry(StoredKey::new(key)).and_compute_with(|old| {
             if let Some(old) = old {
                 held.inherited = old.value().accesses();
                 held.accesses = AtomicU64::new(held.inherited);
@@ -146,12 +146,12 @@ impl L1 {
 
     /// The copy under `key`, whatever it is worth.
     pub fn peek(&self, key: &str) -> Option<Arc<Held>> {
-        self.store.get(key)
+        self.store.get(&Sought(key))
     }
 
     /// Removes the copy under `key`. It does not stop a load in flight: to invalidate what changed, bump its tag.
     pub fn remove(&self, key: &str) -> Option<Arc<Held>> {
-        self.store.remove(key)
+        self.store.remove(&Sought(key))
     }
 
     /// Removes everything that is there now.
@@ -182,25 +182,43 @@ impl L1 {
     /// The copies with the most accesses, the most asked for first. O(copies).
     pub fn hottest(&self, n: usize) -> Vec<(Arc<str>, Arc<Held>)> {
         let mut hottest = Vec::with_capacity(n.saturating_mul(2).min(4096));
-        let keep = |hottest: &mut Vec<(u64, Arc<str>, Arc<Held>)>| {
-            hottest.sort_by(|a, b| b.0.cmp(&a.0).then_with(|| a.1.cmp(&b.1)));
+        let keep = |hottest: &mut Vec<(u64, Arc<StoredKey>, Arc<Held>)>| {
+            hottest.sort_by(|a, b| b.0.cmp(&a.0).then_with(|| a.1.as_str().cmp(b.1.as_str())));
             hottest.truncate(n);
         };
         for (key, held) in &self.store {
-            hottest.push((held.accesses(), Arc::<str>::clone(&key), held));
+            hottest.push((held.accesses(), key, held));
             // Never more than twice what was asked for.
             if hottest.len() >= n.saturating_mul(2).max(16) {
                 keep(&mut hottest);
             }
         }
         keep(&mut hottest);
-        hottest.into_iter().map(|(_, key, held)| (key, held)).collect()
+        hottest.into_iter().map(|(_, key, held)| (Arc::from(key.as_str()), held)).collect()
     }
 }
 
 impl fmt::Debug for L1 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("L1").field("len", &self.len()).field("weight", &self.weight()).finish_non_exhaustive()
+    }
+}
+
+/// The verdict on a copy; a served one counts as an access.
+#[inline]
+pub(crate) fn verdict(feed: &Feed, held: Arc<Held>, ask: &Ask) -> Verdict {
+    if let Some(valid_to) = judge::unmoved(feed.pulse(), &held, ask) {
+        held.accesses.fetch_add(1, Ordering::Relaxed);
+        return Verdict::Hit { held, valid_to };
+    }
+    let usable = match judge::judge(&feed.view(), &held, ask) {
+        Ok(usable) => usable,
+        Err(why) => return Verdict::Miss { why, held: Some(held) },
+    };
+    held.accesses.fetch_add(1, Ordering::Relaxed);
+    match usable.stale {
+        None => Verdict::Hit { held, valid_to: usable.valid_to },
+        Some(why) => Verdict::Stale { held, why, valid_to: usable.valid_to },
     }
 }
 
@@ -219,6 +237,11 @@ fn left(cause: RemovalCause) -> Left {
     }
 }
 
+thread_local! {
+    /// When the store last read an entry on this thread, by its own clock: see [`L1::find`].
+    static READ_AT: Cell<Option<Instant>> = const { Cell::new(None) };
+}
+
 /// Each copy has a time of its own, also one that takes another's place.
 struct UntilItExpires {
     grace: Duration,
@@ -230,14 +253,26 @@ impl UntilItExpires {
     }
 }
 
-impl Expiry<Arc<str>, Arc<Held>> for UntilItExpires {
-    fn expire_after_create(&self, _: &Arc<str>, held: &Arc<Held>, now: Instant) -> Option<Duration> {
+impl Expiry<StoredKey, Arc<Held>> for UntilItExpires {
+    fn expire_after_read(
+        &self,
+        _: &StoredKey,
+        _: &Arc<Held>,
+        read_at: Instant,
+        left: Option<Duration>,
+        _: Instant,
+    ) -> Option<Duration> {
+        READ_AT.set(Some(read_at));
+        left
+    }
+
+    fn expire_after_create(&self, _: &StoredKey, held: &Arc<Held>, now: Instant) -> Option<Duration> {
         self.left(held, now)
     }
 
     fn expire_after_update(
         &self,
-        _: &Arc<str>,
+        _: &StoredKey,
         held: &Arc<Held>,
         now: Instant,
         _: Option<Duration>,

@@ -11,6 +11,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::feed::rig::{Redis, Rig};
 use crate::feed::{CheckKey, check_keys};
+use crate::interleave;
 
 const TAGS: [&str; 8] = ["p:1", "p:2", "p:*", "q:1", "q:*", "home", "home:*", "*"];
 /// What the values of each key depend on.
@@ -89,6 +90,8 @@ struct World {
     copy: Option<Redis>,
     under_way: Vec<(&'static str, Candidate)>,
     hits: usize,
+    /// So many of them by the short way.
+    short: usize,
 }
 
 fn parse(tag: &str) -> Tag {
@@ -115,6 +118,7 @@ impl World {
             copy: None,
             under_way: Vec::new(),
             hits: 0,
+            short: 0,
         }
     }
 
@@ -141,8 +145,12 @@ impl World {
                 let applied = self.rig.redis.applied.lsn.0;
                 self.rig.advance(applied);
             }
-            Step::Look(count) => drop(self.rig.look_at(count)),
-            Step::LookAll => drop(self.rig.look()),
+            Step::Look(count) => self.look_watched(|rig| {
+                rig.look_at(count);
+            }),
+            Step::LookAll => self.look_watched(|rig| {
+                rig.look();
+            }),
             Step::Fill { key, raised } => {
                 let Some(token) = self.rig.redis.watermark else { return };
                 let as_of = if raised { Version { lsn: Lsn(self.end), ..token } } else { token };
@@ -187,6 +195,23 @@ impl World {
         }
     }
 
+    /// A look, with readers in the middle of it: what they are served lacks no commit up to where it is said to be true.
+    fn look_watched(&mut self, look: impl FnOnce(&mut Rig)) {
+        let (feed, l1, commits) = (self.rig.feed.clone(), self.l1.clone(), self.commits.clone());
+        let read = move |point| {
+            for (key, of) in KEYS {
+                let tags: Vec<Tag> = of.iter().map(|tag| parse(tag)).collect();
+                let verdict = l1.get(&feed, key, &Ask::now(Duration::from_secs(60)));
+                if let Verdict::Hit { held, valid_to } = &verdict {
+                    let (as_of, to) = (held.what().as_of.lsn.0, valid_to.lsn.0);
+                    let lacks = commits.iter().find(|c| c.lsn > as_of && c.lsn <= to && touches(c.tag, &tags));
+                    assert!(lacks.is_none(), "{key} as of {as_of} is served at {to}, it lacks {lacks:?} ({point:?})");
+                }
+            }
+        };
+        interleave::with(read, || look(&mut self.rig));
+    }
+
     fn send(&mut self, key: usize, as_of: Version, verified: Option<Version>) {
         let mut candidate = Candidate::new(Arc::new(key), 8, as_of, Instant::now() + Duration::from_secs(600));
         (candidate.tags, candidate.verified) = (tags_of(key), verified);
@@ -199,7 +224,15 @@ impl World {
     fn check(&mut self) -> Result<(), TestCaseError> {
         let view = self.rig.feed.view().clone();
         for (key, _) in KEYS {
-            let verdict = self.l1.get(&self.rig.feed, key, &Ask::now(Duration::from_secs(60)));
+            let ask = Ask::now(Duration::from_secs(60));
+            // The short way first: a mark of the last check must not say more than the long way does now.
+            let short = self.l1.peek(key).map(|held| (judge::unmoved(self.rig.feed.pulse(), &held, &ask), held));
+            let verdict = self.l1.get(&self.rig.feed, key, &ask);
+            if let Some((Some(valid_to), held)) = short {
+                self.short += 1;
+                let walked = judge::judge(&view, &held, &ask);
+                prop_assert_eq!(walked, Ok(judge::Usable { stale: None, valid_to }), "{} by the short way", key);
+            }
             match &verdict {
                 Verdict::Hit { held, valid_to } | Verdict::Stale { held, valid_to, .. } => {
                     self.hits += 1;
@@ -257,7 +290,7 @@ fn there_are_hits() {
     use proptest::strategy::ValueTree;
     use proptest::test_runner::TestRunner;
 
-    let (mut runner, mut hits) = (TestRunner::deterministic(), 0);
+    let (mut runner, mut hits, mut short) = (TestRunner::deterministic(), 0, 0);
     for _ in 0..50 {
         let steps = proptest::collection::vec(step(), 100).new_tree(&mut runner).unwrap().current();
         let mut world = World::new(8, 8);
@@ -266,8 +299,10 @@ fn there_are_hits() {
             world.check().unwrap();
         }
         hits += world.hits;
+        short += world.short;
     }
     assert!(hits > 1000, "{hits}");
+    assert!(short > 500 && short < hits, "{short} of {hits}");
 }
 
 /// Readers beside a feed that goes on, without a lock between them: position n bumps `t:<n % 4>`, so what a hit must not lack can be told from two numbers.
@@ -290,6 +325,8 @@ fn readers_beside_the_feed_miss_no_bump() {
                         turn += 1;
                         let tag = turn % 4;
                         let key = ["0", "1", "2", "3"][tag as usize];
+                        // Twice, so that the second goes by the mark that the first may have left while the feed went on.
+                        let _ = l1.get(feed, key, &Ask::now(Duration::from_secs(60)));
                         match l1.get(feed, key, &Ask::now(Duration::from_secs(60))) {
                             Verdict::Hit { held, valid_to } => {
                                 let (as_of, to) = (held.what().as_of.lsn.0, valid_to.lsn.0);

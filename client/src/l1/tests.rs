@@ -9,6 +9,7 @@ use crate::options::AtLeast;
 use super::*;
 use crate::feed::Refusal;
 use crate::feed::rig::Rig;
+use crate::interleave;
 
 const LAG: Duration = Duration::from_secs(2);
 const TTL: Duration = Duration::from_secs(60);
@@ -325,4 +326,109 @@ fn the_hottest_are_known_over_a_refill() {
     let hottest: Vec<_> = l1.hottest(2).into_iter().map(|(key, held)| (key.to_string(), held.accesses())).collect();
     assert_eq!(hottest, [("d".to_owned(), 3), ("c".to_owned(), 2)]);
     assert_eq!((l1.hottest(10).len(), l1.hottest(0).len()), (4, 0));
+}
+
+/// By the short way, whether a hit goes by it.
+fn goes_short(l1: &L1, rig: &Rig, key: &str) -> bool {
+    let held = l1.peek(key).unwrap();
+    judge::unmoved(rig.feed.pulse(), &held, &ask()).is_some()
+}
+
+#[test]
+fn a_copy_that_was_found_clean_is_not_walked_over_again() {
+    let (mut rig, l1) = (Rig::new(100), layer());
+    l1.admit(&rig.feed, "k", candidate(rig.v(100), &["p:1"])).unwrap();
+    assert!(!goes_short(&l1, &rig, "k"), "nobody has looked yet");
+    expect(&l1, &rig, "k", "hit 100");
+    assert!(goes_short(&l1, &rig, "k"));
+    // What nobody holds moves nothing; the position goes on.
+    rig.apply(110, &["q:1", "p:2"], &["r"]).advance(110).look();
+    assert!(goes_short(&l1, &rig, "k"));
+    expect(&l1, &rig, "k", "hit 110");
+    assert_eq!(l1.peek("k").unwrap().accesses(), 2, "both ways count");
+    // What another copy holds moves something.
+    l1.admit(&rig.feed, "other", candidate(rig.v(110), &["q:1"])).unwrap();
+    rig.apply(120, &["q:1"], &[]).look();
+    assert!(!goes_short(&l1, &rig, "k"));
+    expect(&l1, &rig, "k", "hit 120");
+    assert!(goes_short(&l1, &rig, "k"));
+    // So does a family, a floor, a feed that is silent.
+    rig.apply(130, &[], &["q:*"]).look();
+    assert!(!goes_short(&l1, &rig, "k"));
+    expect(&l1, &rig, "k", "hit 130");
+    rig.disconnect();
+    assert!(!goes_short(&l1, &rig, "k"));
+    expect(&l1, &rig, "k", "miss NotLive held");
+    rig.advance(135).look();
+    assert!(!goes_short(&l1, &rig, "k"));
+    expect(&l1, &rig, "k", "hit 135");
+    rig.apply(140, &[], &["*"]).look();
+    expect(&l1, &rig, "k", "stale Bumped 100");
+    assert!(!goes_short(&l1, &rig, "k"));
+}
+
+#[test]
+fn the_short_way_asks_for_time_lag_and_commit() {
+    let (mut rig, l1) = (Rig::new(100), layer());
+    rig.behind(Duration::from_millis(300)).look();
+    let mut page = candidate(rig.v(100), &["p:1"]);
+    page.fresh_until = Some(rig.looked() + Duration::from_secs(10));
+    l1.admit(&rig.feed, "k", page).unwrap();
+    let at = |ms: u64, lag: u64, at_least: Option<u64>| {
+        let at_least = at_least.map(|lsn| AtLeast::from(Lsn(lsn)));
+        let (now, max_lag) = (rig.looked() + Duration::from_millis(ms), Duration::from_millis(lag));
+        name(&l1.get(&rig.feed, "k", &Ask { now, max_lag, at_least }))
+    };
+    assert_eq!(at(0, 300, None), "hit 100");
+    assert!(judge::unmoved(rig.feed.pulse(), &l1.peek("k").unwrap(), &ask()).is_some());
+    for (ms, lag, at_least, expected) in [
+        (0, 300, None, "hit 100"),
+        (0, 299, None, "miss Lag held"),
+        (701, 1000, None, "miss Lag held"),
+        (9_999, 60_000, None, "hit 100"),
+        (10_000, 60_000, None, "stale Past 100"),
+        (61_000, 600_000, None, "miss Expired held"),
+        (0, 1000, Some(100), "hit 100"),
+        (0, 1000, Some(101), "miss AtLeast held"),
+    ] {
+        assert_eq!(at(ms, lag, at_least), expected, "{ms} {lag} {at_least:?}");
+    }
+}
+
+/// The walk was over when the bump came, and the mark was made after it.
+#[test]
+fn a_mark_is_of_what_was_walked_over() {
+    let (mut rig, l1) = (Rig::new(100), layer());
+    l1.admit(&rig.feed, "k", candidate(rig.v(100), &["p:1"])).unwrap();
+    let (feed, reader) = (rig.feed.clone(), l1.clone());
+    let bump = move |_| {
+        rig.apply(110, &["p:1"], &[]).look();
+    };
+    let first = interleave::with(bump, || name(&reader.get(&feed, "k", &ask())));
+    assert_eq!(first, "hit 100", "so it was");
+    assert_eq!(name(&l1.get(&feed, "k", &ask())), "miss Bumped held");
+}
+
+/// The mark of one feed says nothing to another, whatever their positions are.
+#[test]
+fn a_mark_is_of_one_feed() {
+    let (rig, other, l1) = (Rig::new(100), Rig::new(100), layer());
+    l1.admit(&rig.feed, "k", candidate(rig.v(100), &["p:1"])).unwrap();
+    expect(&l1, &rig, "k", "hit 100");
+    expect(&l1, &other, "k", "miss Revalidate held");
+}
+
+#[test]
+fn a_copy_is_found_with_the_moment_of_the_call() {
+    let (rig, l1) = (Rig::new(100), layer());
+    l1.admit(&rig.feed, "k", candidate(rig.v(100), &[])).unwrap();
+    let first = l1.find("k").unwrap().1;
+    std::thread::sleep(Duration::from_millis(2));
+    let before = Instant::now();
+    // What a look at a copy leaves is no moment of a later call.
+    assert!(l1.peek("k").is_some() && l1.find("none").is_none());
+    std::thread::sleep(Duration::from_millis(2));
+    let after = Instant::now();
+    let found = l1.find("k").unwrap().1;
+    assert!(first < before && found >= after && found <= Instant::now(), "{found:?}");
 }

@@ -55,9 +55,17 @@ pub struct RawEntry {
     pub cost: Duration,
     /// Every commit that the value may hold ends here or earlier, as far as that is known.
     pub seen: Option<Lsn>,
-    /// The field `meta`; `keys_at` is where its keys begin.
+    keys: Keys,
+}
+
+/// The keys that an entry checks, as the field `meta` names them.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Keys {
     meta: Box<str>,
-    keys_at: usize,
+    /// Where in it they begin.
+    at: usize,
+    /// Is the last bump of any member of a family among them?
+    any_members: bool,
 }
 
 impl RawEntry {
@@ -87,9 +95,15 @@ impl RawEntry {
             // A word more is a library's that knows more than this client: it may mean that there is more to check.
             Some(_) => return None,
         };
-        if keys_at < bytes.len()
-            && !bytes[keys_at..].split(|byte| *byte == b'\n').all(|key| matches!(key, [b't' | b'a', b':', ..]))
-        {
+        let mut any_members = false;
+        for key in Lines(meta.get(keys_at..)?) {
+            match key.as_bytes() {
+                [b't', b':', ..] => {}
+                [b'a', b':', ..] => any_members = true,
+                _ => return None,
+            }
+        }
+        if keys_at < bytes.len() && bytes.ends_with(b"\n") {
             return None;
         }
         Some(RawEntry {
@@ -101,8 +115,7 @@ impl RawEntry {
             fresh_until,
             cost,
             seen,
-            meta,
-            keys_at,
+            keys: Keys { meta, at: keys_at, any_members },
         })
     }
 
@@ -122,27 +135,22 @@ impl RawEntry {
 
     /// What its validity depends on.
     pub fn checks(&self) -> impl Iterator<Item = Check<'_>> + Clone {
-        self.keys().filter_map(check)
+        self.keys.checks()
     }
 
     /// The same as keys of Redis, without the prefix.
     pub fn keys(&self) -> impl Iterator<Item = &str> + Clone {
-        self.meta[self.keys_at..].split_terminator('\n')
+        self.keys.all()
     }
 
     /// The tags that it was put with.
     pub fn tags(&self) -> impl Iterator<Item = &str> {
-        // Every tag of a family brings `family:*` along: it is a tag of the entry only if its members are checked too.
-        let any_members = self.keys().any(|key| key.starts_with("a:"));
-        let members = move |family: &str| any_members && self.checks().any(|check| check == Check::Members(family));
-        self.checks().filter_map(move |check| match check {
-            Check::Tag(tag) => match tag.strip_suffix(":*") {
-                Some(family) if !members(family) => None,
-                _ => Some(tag),
-            },
-            Check::Members("*") => Some("*"),
-            Check::Members(_) => None,
-        })
+        self.keys.tags()
+    }
+
+    /// The payload, and what tells the tags without it.
+    pub(crate) fn into_payload_and_keys(self) -> (Bytes, Keys) {
+        (self.payload, self.keys)
     }
 
     /// Has its time run out?
@@ -175,15 +183,62 @@ impl RawEntry {
     }
 }
 
-/// A space and a natural number of 64 bits.
+impl Keys {
+    fn all(&self) -> impl Iterator<Item = &str> + Clone {
+        Lines(&self.meta[self.at..])
+    }
+
+    fn checks(&self) -> impl Iterator<Item = Check<'_>> + Clone {
+        self.all().filter_map(check)
+    }
+
+    /// The tags that the entry was put with.
+    pub(crate) fn tags(&self) -> impl Iterator<Item = &str> {
+        // Every tag of a family brings `family:*` along: it is a tag of the entry only if its members are checked too.
+        let members = |family: &str| self.any_members && self.checks().any(|check| check == Check::Members(family));
+        self.checks().filter_map(move |check| match check {
+            Check::Tag(tag) => match tag.strip_suffix(":*") {
+                Some(family) if !members(family) => None,
+                _ => Some(tag),
+            },
+            Check::Members("*") => Some("*"),
+            Check::Members(_) => None,
+        })
+    }
+}
+
+/// The lines of a text, of which the last may end without a line's end. Keys are short: a search for its end that is made for long texts would take longer
+/// to begin than to end.
+#[derive(Clone)]
+struct Lines<'a>(&'a str);
+
+impl<'a> Iterator for Lines<'a> {
+    type Item = &'a str;
+
+    #[inline]
+    fn next(&mut self) -> Option<&'a str> {
+        if self.0.is_empty() {
+            return None;
+        }
+        let (line, rest) = match self.0.bytes().position(|byte| byte == b'\n') {
+            Some(end) => (self.0.get(..end)?, self.0.get(end + 1..)?),
+            None => (self.0, ""),
+        };
+        self.0 = rest;
+        Some(line)
+    }
+}
+
+/// A space and a natural number of 64 bits, in at most twenty digits.
 fn number(bytes: &[u8], at: &mut usize) -> Option<u64> {
     let text = bytes.get(*at..)?.strip_prefix(b" ")?;
-    let digits = text.iter().take_while(|byte| byte.is_ascii_digit()).take(21).count();
-    if !(1..=20).contains(&digits) {
-        return None;
+    let (mut number, mut digits) = (0_u64, 0);
+    while let Some(byte) = text.get(digits).filter(|byte| byte.is_ascii_digit()) {
+        number = number.checked_mul(10)?.checked_add(u64::from(byte - b'0'))?;
+        digits += 1;
     }
     *at += 1 + digits;
-    text[..digits].iter().try_fold(0_u64, |number, digit| number.checked_mul(10)?.checked_add(u64::from(digit - b'0')))
+    (1..=20).contains(&digits).then_some(number)
 }
 
 /// A space and a dash for none, or a number.
@@ -250,7 +305,9 @@ mod tests {
             (HEAD.replace("value", "thing"), HEAD.replace("1000", "-1"), HEAD.replace(' ', "  "));
         let former = HEAD.replace(" 42", "");
         let (valued, empty_line) = (format!("{HEAD}d"), format!("{HEAD}\nt:a\n\nt:b"));
-        let wrong = ["1 2 3", "ä", &former, &digits, &thing, &negative, &gap, &valued, &empty_line, &long, &strange];
+        let ended = format!("{HEAD}\nt:a\n");
+        let wrong =
+            ["1 2 3", "ä", &former, &digits, &thing, &negative, &gap, &valued, &empty_line, &ended, &long, &strange];
         for meta in cut.into_iter().chain(wrong) {
             assert_eq!(RawEntry::parse("", meta), None, "{meta}");
         }

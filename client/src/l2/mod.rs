@@ -46,6 +46,7 @@ mod shard;
 mod state;
 mod verdict;
 
+pub(crate) use entry::Keys;
 pub use entry::{Check, Kind, RawEntry};
 pub use error::Error;
 pub use explain::{Explain, ExplainedTag};

@@ -200,7 +200,8 @@ impl Shard {
         time.arg("TIME");
         // The state first: see `judge`.
         let commands = [self.state_command(), time].into_iter();
-        let commands = commands.chain(keys.iter().map(|key| self.entry_command(key.as_ref())));
+        let mut name = String::new();
+        let commands = commands.chain(keys.iter().map(|key| self.named_entry_command(key.as_ref(), &mut name)));
         let mut replies = self.connection.pipeline(&pipeline(commands)).await?.into_iter();
         let mut next = || self.connection.checked(replies.next().unwrap_or(Value::Nil));
         let (state, now_ms) = (ShardState::read(&next()?)?, fast::time(&next()?)?);
@@ -314,8 +315,15 @@ impl Shard {
     }
 
     fn entry_command(&self, key: &str) -> Cmd {
-        let mut call = Cmd::with_capacity(4, "HMGETe:payloadmeta".len() + self.prefix.len() + key.len());
-        call.arg("HMGET").arg(self.entry_key(key)).arg("payload").arg("meta");
+        self.named_entry_command(key, &mut String::new())
+    }
+
+    /// The same for one of many: they share the memory in which the key is written.
+    fn named_entry_command(&self, key: &str, name: &mut String) -> Cmd {
+        name.clear();
+        name.extend([&*self.prefix, "e:", key]);
+        let mut call = Cmd::with_capacity(4, "HMGETpayloadmeta".len() + name.len());
+        call.arg("HMGET").arg(&*name).arg("payload").arg("meta");
         call
     }
 

@@ -135,9 +135,11 @@ pub(super) fn before_tags<'a>(
     if entry.as_of < floor {
         return miss(MissCause::Floor);
     }
-    let timeline = state.timeline();
-    let covered =
-        |least: AtLeast| least.is_covered_by(watermark, timeline) || least.is_covered_by(entry.as_of, timeline);
+    // Few ask for a commit: the timeline is not looked for before one does.
+    let covered = |least: AtLeast| {
+        let timeline = state.timeline();
+        least.is_covered_by(watermark, timeline) || least.is_covered_by(entry.as_of, timeline)
+    };
     if !terms.at_least.is_none_or(covered) {
         return miss(MissCause::AtLeast);
     }

@@ -26,7 +26,11 @@ impl HitCounter {
     pub(super) fn hit(&self, saved: Duration) {
         let stripe = &self.stripes[stripe()];
         stripe.hits.fetch_add(1, Ordering::Relaxed);
-        stripe.saved_us.fetch_add(micros(saved), Ordering::Relaxed);
+        // What costs no microsecond is counted for nothing.
+        let saved = micros(saved);
+        if saved > 0 {
+            stripe.saved_us.fetch_add(saved, Ordering::Relaxed);
+        }
     }
 
     pub(super) fn hits(&self) -> u64 {

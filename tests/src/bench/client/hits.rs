@@ -75,6 +75,48 @@ pub(super) async fn in_memory(plan: &Plan, table: &mut Table, stack: &Stack, pag
     table.row("  beside", measured(), beside, format!("{:.2}", ours / get_with));
 }
 
+/// Hits right after a bump, each copy once: of a tag that only another process holds, which costs a hit nothing, and of one that a copy of this process holds,
+/// after which each copy's tags are looked at again.
+pub(super) async fn after_bumps(table: &mut Table, stack: &Stack, pages: u32) {
+    let ours = cache(Cache::builder().redis(stack.redis_url())).await;
+    let theirs = cache(Cache::builder().redis(stack.redis_url())).await;
+    let (loads, keys) = (Arc::new(AtomicU32::new(0)), keys(pages));
+    let plain = moka::sync::Cache::<String, Arc<String>>::new(u64::from(pages) * 2);
+    for key in &keys {
+        page(&ours, key, &loads).await;
+        plain.insert(key.clone(), Arc::new("x".repeat(PAYLOAD)));
+    }
+    let writer = stack.connect().await;
+    for (name, holder) in [("another process holds", &theirs), ("this process holds", &ours)] {
+        let mut times = [const { Vec::new() }; 2];
+        for _ in 0..TURNS {
+            page(holder, "page:bumped", &loads).await;
+            writer.batch_execute("SELECT cachetag.invalidate('product:bumped')").await.expect("a commit");
+            let committed = Instant::now();
+            while holder.get::<String>("page:bumped").await.is_some() {
+                assert!(committed.elapsed() < PATIENCE, "the commit invalidates nothing");
+                tokio::task::yield_now().await;
+            }
+            // The other feed hears of it now.
+            tokio::time::sleep(BREATH).await;
+            let started = Instant::now();
+            for key in &keys {
+                let none = |_: Load| async { Err::<String, _>(std::io::Error::other("not a hit")) };
+                black_box(ours.get_or_load(key, none).await.expect("a hit"));
+            }
+            times[0].push(started.elapsed().as_nanos() as f64);
+            let started = Instant::now();
+            for key in &keys {
+                black_box(plain.get(key.as_str()));
+            }
+            times[1].push(started.elapsed().as_nanos() as f64);
+        }
+        let [ours, get] = times.map(|times| median(times) / f64::from(pages));
+        let what = format!("  of {pages}, after a bump of what {name}");
+        table.row(&what, format!("{ours:.0} ns"), format!("moka get {get:.0} ns"), format!("{:.2}", ours / get));
+    }
+}
+
 /// `get_many` without memory beside GET of the same bytes, both by a hundred.
 pub(super) async fn from_redis(plan: &Plan, table: &mut Table, stack: &Stack) {
     let redis = stack.redis_url();

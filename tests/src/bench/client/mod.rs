@@ -33,6 +33,7 @@ pub(super) async fn measure(plan: &Plan, table: &mut Table) {
     for pages in PAGES {
         hits::in_memory(plan, table, &stack, pages).await;
     }
+    hits::after_bumps(table, &stack, PAGES[1]).await;
     hits::from_redis(plan, table, &stack).await;
     trips::measure(table, &stack).await;
     stampedes(table, &stack).await;
