@@ -1,5 +1,6 @@
 //! The walk through a plan that is about to run.
 
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::ffi::c_void;
 use std::rc::Rc;
@@ -11,7 +12,7 @@ use super::choice::{Choice, bound_columns, choose, oid_of};
 use super::cover::{Conditions, Scan};
 use super::expression::{Expressions, names_a_moment};
 use super::functions::Findings;
-use super::record::Recorder;
+use super::record::{Known, Recorder};
 use super::session::{ScanReport, Suspended};
 use super::{advice, nodes};
 use crate::broken::{Guard, forgets};
@@ -38,6 +39,8 @@ pub struct Analysis {
     pub findings: Findings,
     pub relations: Vec<Named>,
     pub scans: Vec<ScanOf>,
+    /// How many of them have to be looked at while the query runs.
+    pub watched: usize,
     /// Is it the same in the next execution of the plan? Not if the executor leaves partitions out when it starts.
     pub is_reusable: bool,
 }
@@ -61,7 +64,10 @@ pub struct ScanOf {
 
 /// What a scan depends on.
 pub enum Tags {
-    Recorded(Recorder),
+    Recorded {
+        known: Known,
+        recorder: Rc<RefCell<Recorder>>,
+    },
     Constant {
         whole_family: Tag,
         tag: Tag,
@@ -69,6 +75,16 @@ pub enum Tags {
     Family(Tag),
     /// No tag speaks for it.
     None(String),
+}
+
+impl Tags {
+    /// When the values of a scan are known that has some.
+    pub fn known(&self) -> Option<Known> {
+        match self {
+            Tags::Recorded { known, .. } => Some(*known),
+            _ => None,
+        }
+    }
 }
 
 /// What is gathered in the walk.
@@ -98,6 +114,7 @@ pub unsafe fn analyse(query: *mut pg_sys::QueryDesc, is_detailed: bool) -> Analy
             findings: Findings::default(),
             relations: Vec::new(),
             scans: Vec::new(),
+            watched: 0,
             is_reusable: !walk.prunes_at_start,
         };
         if analysis.ends_capture {
@@ -127,6 +144,7 @@ pub unsafe fn analyse(query: *mut pg_sys::QueryDesc, is_detailed: bool) -> Analy
         for state in walk.scans {
             analysis.scans.extend(scan(state, &mut findings, is_detailed));
         }
+        analysis.watched = analysis.scans.iter().filter(|scan| scan.tags.known() == Some(Known::WhileRunning)).count();
         analysis.findings = findings;
         analysis
     }
@@ -305,7 +323,10 @@ unsafe fn scan(state: *mut pg_sys::PlanState, findings: &mut Findings, is_detail
             Err(_) if rules.rules.is_empty() && forgets(Guard::Untracked) => return None,
             Ok(Choice::Constant { rule, tag }) => Tags::Constant { whole_family: whole_family(rule), tag },
             Ok(Choice::Family { rule }) => Tags::Family(whole_family(rule)),
-            Ok(Choice::Keys(ways)) => Tags::Recorded(Recorder::new(oid, rules, ways)),
+            Ok(Choice::Keys(ways)) => {
+                let recorder = Recorder::new(oid, rules, ways);
+                Tags::Recorded { known: recorder.known(), recorder: Rc::new(RefCell::new(recorder)) }
+            }
             Err(reason) => Tags::None(format!("table {}: {reason}", table_name(oid))),
         };
         Some(ScanOf { plan, relation: oid, tags, report })
