@@ -13,6 +13,7 @@ mod choice;
 mod cover;
 mod equality;
 mod expression;
+mod function_names;
 mod functions;
 mod hash;
 mod hooks;
