@@ -27,7 +27,7 @@ pub struct Rule {
     pub template: String,
     pub whole_family: Tag,
     pub soft: bool,
-    /// What changes of the table it does not see, in words; `None`: it sees every change.
+    /// What changes of the table it does not see, in words, whatever the rows; `None`: none.
     pub blind_to: Option<&'static str>,
     pub form: Form,
 }
@@ -92,14 +92,22 @@ struct Stored<'a> {
     all_columns: bool,
 }
 
+impl Rule {
+    /// The rows that it sees, if not all.
+    pub fn predicate(&self) -> Option<&BoundPredicate> {
+        match &self.form {
+            Form::Exact { predicate, .. } => predicate.as_ref(),
+            Form::Family => None,
+        }
+    }
+}
+
 impl TableRules {
     /// Adds a rule. Whatever cannot be read or bound counts as its whole family, never as nothing.
     fn add(&mut self, stored: &Stored<'_>, table: pg_sys::Oid) {
         let exact = if stored.is_ok { self.bind(stored.template, stored.predicate, table) } else { None };
         let blind_to = if !stored.all_operations {
             Some("some operations")
-        } else if exact.is_some() && stored.predicate.is_some() {
-            Some("rows that its predicate leaves out")
         } else if exact.is_some() && !stored.all_columns {
             Some("updates of some columns")
         } else {

@@ -56,7 +56,6 @@ pub struct Named {
 pub struct ScanOf {
     /// The scan's node, by which its state is found.
     pub plan: *mut pg_sys::Plan,
-    pub relation: pg_sys::Oid,
     pub tags: Tags,
     /// Made for scans that could be finer; for all, if the capture is to explain itself.
     pub report: Option<ScanReport>,
@@ -324,12 +323,12 @@ unsafe fn scan(state: *mut pg_sys::PlanState, findings: &mut Findings, is_detail
             Ok(Choice::Constant { rule, tag }) => Tags::Constant { whole_family: whole_family(rule), tag },
             Ok(Choice::Family { rule }) => Tags::Family(whole_family(rule)),
             Ok(Choice::Keys(ways)) => {
-                let recorder = Recorder::new(oid, rules, ways);
+                let recorder = Recorder::new(rules, ways);
                 Tags::Recorded { known: recorder.known(), recorder: Rc::new(RefCell::new(recorder)) }
             }
             Err(reason) => Tags::None(format!("table {}: {reason}", table_name(oid))),
         };
-        Some(ScanOf { plan, relation: oid, tags, report })
+        Some(ScanOf { plan, tags, report })
     }
 }
 
@@ -345,11 +344,13 @@ unsafe fn conditions(scan: &mut Scan, state: *mut pg_sys::PlanState) -> Conditio
                 conditions.add((*plan.cast::<pg_sys::IndexScan>()).indexqualorig, scan);
                 conditions.add((*plan).qual, scan);
                 let index = state.iss_RelationDesc;
+                conditions.add_partial_index(index, scan);
                 conditions.add_runtime_keys(scan, index, state.iss_RuntimeKeys, state.iss_NumRuntimeKeys);
             }
             T_IndexOnlyScanState => {
                 let state = &*state.cast::<pg_sys::IndexOnlyScanState>();
                 scan.index = state.ioss_RelationDesc;
+                conditions.add_partial_index(scan.index, scan);
                 conditions.add((*plan.cast::<pg_sys::IndexOnlyScan>()).indexqual, scan);
                 conditions.add((*plan).qual, scan);
                 conditions.add_runtime_keys(scan, scan.index, state.ioss_RuntimeKeys, state.ioss_NumRuntimeKeys);

@@ -36,7 +36,8 @@ pub enum Known {
 
 /// Records the tags of one scan, in all executions of its plan.
 pub struct Recorder {
-    relation: pg_sys::Oid,
+    /// Where the capture keeps the tags of this scan apart, if it explains itself.
+    pub place: Option<usize>,
     rules: Rc<TableRules>,
     ways: Vec<Way>,
     known: Known,
@@ -61,7 +62,7 @@ impl Recorder {
     /// # Safety
     ///
     /// The plan whose constants are among the sources is there.
-    pub unsafe fn new(relation: pg_sys::Oid, rules: Rc<TableRules>, ways: Vec<choice::Way>) -> Recorder {
+    pub unsafe fn new(rules: Rc<TableRules>, ways: Vec<choice::Way>) -> Recorder {
         let mut renderer = Renderer::default();
         let mut way = |choice::Way { rule, sources }| {
             let columns = columns_of(&rules.rules[rule]).iter();
@@ -76,7 +77,7 @@ impl Recorder {
         drop(renderer);
         let sources = ways.iter().flat_map(|way| &way.sources);
         let known = sources.map(Source::known).max().unwrap_or(Known::InPlan);
-        Recorder { relation, rules, ways, known, is_settled: false, generation: 0, key: Vec::new() }
+        Recorder { place: None, rules, ways, known, is_settled: false, generation: 0, key: Vec::new() }
     }
 
     /// When are all values known?
@@ -167,7 +168,7 @@ impl Recorder {
             let is_added = match template.render_into(value, &mut tag) {
                 RenderOutcome::Tag => {
                     let tag = crate::tags::text(std::mem::take(&mut tag));
-                    session::with(|capture| capture.add_tag(self.relation, &rule.whole_family, &tag))
+                    session::with(|capture| capture.add_tag(self.place, &rule.whole_family, &tag))
                 }
                 // The daemon takes the whole family for such a row too; NULL is not among the texts.
                 RenderOutcome::TooLong | RenderOutcome::Unrenderable | RenderOutcome::Null => false,
@@ -181,7 +182,7 @@ impl Recorder {
     /// The values are too many or not known. All rows that satisfy an equality have a tag of the family, since none of them is NULL there.
     fn settle(&mut self, at: usize) {
         let rule = &self.rules.rules[self.ways[at].rule];
-        session::with(|capture| capture.add_family(self.relation, &rule.whole_family));
+        session::with(|capture| capture.add_family(self.place, &rule.whole_family));
         self.ways[at].is_settled = true;
         self.is_settled = self.ways.iter().all(|way| way.is_settled);
     }
@@ -194,6 +195,23 @@ impl Source {
             Source::External { .. } => Known::AtStart,
             Source::Parameter { .. } | Source::Key { .. } => Known::WhileRunning,
             Source::Several(sources) => sources.iter().map(Source::known).max().unwrap_or(Known::InPlan),
+        }
+    }
+
+    /// The only value that there is, as the column writes it; `None`: there are several, or it is not known with the plan.
+    ///
+    /// # Safety
+    ///
+    /// The plan whose constants are among the sources is there.
+    pub unsafe fn only_text(&self, column: pg_sys::Oid, renderer: &mut Renderer) -> Option<Vec<u8>> {
+        match self {
+            Source::Fixed { values, type_oid } if values.len() == 1 => {
+                let mut texts = Vec::with_capacity(1);
+                // SAFETY: the caller's promise.
+                unsafe { write(values, *type_oid, column, renderer, &mut texts) };
+                texts.pop()
+            }
+            _ => None,
         }
     }
 

@@ -152,17 +152,17 @@ unsafe fn tell(analysis: &Analysis, query: *mut pg_sys::QueryDesc) {
             capture.add_relation(relation.oid, &relation.families);
         }
         for scan in &analysis.scans {
-            if let Some(report) = &scan.report {
+            let place = scan.report.as_ref().and_then(|report| {
                 // SAFETY: the query's text is a C string or NULL.
                 unsafe { advice::remember(report, (*query).sourceText) };
-                capture.add_scan(report);
-            }
+                capture.add_scan(report)
+            });
             match &scan.tags {
-                Tags::Recorded { .. } => {}
+                Tags::Recorded { recorder, .. } => recorder.borrow_mut().place = place,
                 Tags::Constant { whole_family, tag } => {
-                    capture.add_tag(scan.relation, whole_family, tag.as_str());
+                    capture.add_tag(place, whole_family, tag.as_str());
                 }
-                Tags::Family(whole_family) => capture.add_family(scan.relation, whole_family),
+                Tags::Family(whole_family) => capture.add_family(place, whole_family),
                 Tags::None(reason) => capture.refuse(reason),
             }
         }
@@ -172,7 +172,9 @@ unsafe fn tell(analysis: &Analysis, query: *mut pg_sys::QueryDesc) {
             && !forgets(Guard::FixedKeys)
         {
             // SAFETY: no value is asked for.
-            unsafe { recorder.borrow_mut().record(Values { external: std::ptr::null_mut(), state: std::ptr::null_mut() }) };
+            unsafe {
+                recorder.borrow_mut().record(Values { external: std::ptr::null_mut(), state: std::ptr::null_mut() })
+            };
         }
     }
 }
@@ -210,7 +212,5 @@ unsafe extern "C-unwind" fn install(state: *mut pg_sys::PlanState, context: *mut
         return false;
     }
     // SAFETY: the context is the search of `capture`, which holds it alone.
-    unsafe {
-        (*context.cast::<Search<'_>>()).visit(state) || plan::raw::planstate_tree_walker(state, install, context)
-    }
+    unsafe { (*context.cast::<Search<'_>>()).visit(state) || plan::raw::planstate_tree_walker(state, install, context) }
 }

@@ -46,8 +46,35 @@ SELECT count(*) FROM cachetag.untrack('t');
 -- Rules that do not see every change: of some operations, some columns, some rows.
 SELECT count(*) FROM cachetag.track('t', 'a:{id}', operations => '{update,delete}'), cachetag.track('t', 'b:{id}', columns => '{status}') AS b, cachetag.track('t', 'c:{id}', predicate => 'status = ''new''') AS c;
 SELECT cachetag.capture_begin() \g /dev/null
-SELECT status FROM t WHERE id = 1 AND status = 'new';
+SELECT status FROM t WHERE id = 1;
 :end
+SELECT count(*) FROM cachetag.untrack('t');
+-- But one of some rows sees those that satisfy its predicate: a query on no others depends on it.
+SELECT count(*) FROM cachetag.track('t', 'new:{id}', predicate => 'status = ''new'' AND note IS NULL');
+SELECT cachetag.capture_begin() \g /dev/null
+SELECT status FROM t WHERE id = 1 AND status = 'new' AND note IS NULL;
+:end
+SELECT cachetag.capture_begin() \g /dev/null
+SELECT count(*) FROM t WHERE status = 'new' AND note IS NULL;
+:end
+-- By a condition that the planner leaves out, since the index implies it.
+CREATE INDEX partial ON t (id) WHERE status = 'new' AND note IS NULL;
+SET enable_seqscan = off;
+SELECT cachetag.capture_begin() \g /dev/null
+SELECT id FROM t WHERE id = 1 AND note IS NULL AND status = 'new';
+:end
+RESET enable_seqscan;
+DROP INDEX partial;
+-- Not if other rows can satisfy the conditions, nor if what they are compared with is not known with the plan.
+SELECT cachetag.capture_begin() \g /dev/null
+SELECT status FROM t WHERE id = 1 AND status = 'new';
+SELECT status FROM t WHERE id = 1 AND status = 'old' AND note IS NULL;
+SELECT status FROM t WHERE id = 1 AND status IN ('new', 'old') AND note IS NULL;
+SELECT status FROM t WHERE id = 1 AND status = 'new' AND note IS NOT NULL;
+SELECT status FROM t WHERE id = 1 AND (status = 'new' AND note IS NULL OR id = 1);
+:end
+SELECT count(*) FROM cachetag.untrack('t');
+SELECT count(*) FROM cachetag.track('t', 'a:{id}', operations => '{update,delete}');
 -- Beside one that does they do no harm.
 SELECT count(*) FROM cachetag.track('t', 'd:{id}');
 SELECT cachetag.capture_begin() \g /dev/null
