@@ -21,6 +21,7 @@ mod memo;
 mod nodes;
 mod one_shot;
 mod plan;
+mod reads;
 mod record;
 mod session;
 mod statement;

@@ -1,5 +1,7 @@
 //! Which rule speaks for what a scan reads.
 
+use std::collections::BTreeSet;
+
 use cachetag_core::{Tag, Value};
 use pgrx::pg_sys;
 
@@ -27,17 +29,29 @@ pub struct Way {
     pub sources: Vec<Source>,
 }
 
-/// The finest rule that sees every change of a row that the scan could return; or why there is none.
+/// The finest rule that sees every change of a row that the scan could return; or why there is none. `read` says which columns the scan reads.
 ///
 /// # Safety
 ///
 /// The scan's relation is open.
-pub unsafe fn choose(rules: &TableRules, conditions: &Conditions, scan: &Scan) -> Result<Choice, String> {
+pub unsafe fn choose(
+    rules: &TableRules,
+    conditions: &Conditions,
+    scan: &Scan,
+    read: impl Fn() -> Option<BTreeSet<i16>>,
+) -> Result<Choice, String> {
     if rules.rules.is_empty() {
         return Err("no rule tracks it".to_owned());
     }
+    let read = if rules.rules.iter().any(|rule| rule.columns.is_some()) { read() } else { None };
+    let sees_columns = |rule: &Rule| match (&rule.columns, &read) {
+        (None, _) => true,
+        (Some(seen), Some(read)) => read.is_subset(seen),
+        (Some(_), None) => false,
+    };
     // SAFETY: the caller's promise.
-    let sees = |rule: &Rule| rule.blind_to.is_none() && unsafe { matches(rules, rule, conditions) };
+    let sees_rows = |rule: &Rule| unsafe { matches(rules, rule, conditions) };
+    let sees = |rule: &Rule| rule.blind_to.is_none() && sees_columns(rule) && sees_rows(rule);
     // A soft rule lets readers have the old value for a while: only where no other speaks.
     for soft in [false, true] {
         let candidates = || {
@@ -72,10 +86,8 @@ pub unsafe fn choose(rules: &TableRules, conditions: &Conditions, scan: &Scan) -
     }
     let reasons = rules.rules.iter().map(|rule| match rule.blind_to {
         Some(blind_to) => format!("rule {} does not see {blind_to}", rule.template),
-        // SAFETY: the caller's promise.
-        None if !unsafe { matches(rules, rule, conditions) } => {
-            format!("rule {} does not see rows that its predicate leaves out", rule.template)
-        }
+        None if !sees_rows(rule) => format!("rule {} does not see rows that its predicate leaves out", rule.template),
+        None if !sees_columns(rule) => format!("rule {} does not see updates of some columns", rule.template),
         None => {
             // SAFETY: the caller's promise.
             let column = unsafe { nullable(rules, rule, scan) }.unwrap_or_default();

@@ -12,6 +12,7 @@ use super::choice::{Choice, bound_columns, choose, oid_of};
 use super::cover::{Conditions, Scan};
 use super::expression::{Expressions, names_a_moment};
 use super::functions::Findings;
+use super::reads::columns_of_one_row;
 use super::record::{Known, Recorder};
 use super::session::{ScanReport, Suspended};
 use super::{advice, nodes};
@@ -310,7 +311,7 @@ unsafe fn scan(state: *mut pg_sys::PlanState, findings: &mut Findings, is_detail
         let mut scan =
             Scan { relation, number: (*plan.cast::<pg_sys::Scan>()).scanrelid as i32, index: std::ptr::null_mut() };
         let conditions = conditions(&mut scan, state);
-        let choice = choose(&rules, &conditions, &scan);
+        let choice = choose(&rules, &conditions, &scan, || columns_of_one_row(state, &conditions, &scan));
         let report = (is_detailed || !matches!(choice, Ok(Choice::Keys(_)))).then(|| {
             let binds = bound_columns(&conditions, &scan);
             advice::report(oid, &rules, choice.as_ref(), &binds)
