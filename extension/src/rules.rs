@@ -29,7 +29,8 @@ pub struct Rule {
     pub soft: bool,
     /// What changes of the table it does not see, in words, whatever the rows and columns; `None`: none.
     pub blind_to: Option<&'static str>,
-    /// The columns whose change it sees in an update, if not all. Those of its tag and its predicate are among them.
+    /// The columns whose change it sees in an update, if not all: those that matter and those of its tag. Of those of its predicate it sees only whether the
+    /// predicate's truth has changed.
     pub columns: Option<BTreeSet<i16>>,
     pub form: Form,
 }
@@ -126,9 +127,8 @@ impl TableRules {
         let names: Vec<String> = serde_json::from_str(names).unwrap_or_default();
         let mut seen: BTreeSet<i16> =
             names.iter().filter_map(|name| Column::find(table, name)).map(|column| column.number).collect();
-        if let Some(Form::Exact { template, predicate }) = form {
-            let bound = template.columns().iter().chain(predicate.iter().flat_map(|predicate| predicate.columns()));
-            seen.extend(bound.map(|column| self.columns[*column].number));
+        if let Some(Form::Exact { template, .. }) = form {
+            seen.extend(template.columns().iter().map(|column| self.columns[*column].number));
         }
         seen
     }

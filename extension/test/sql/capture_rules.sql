@@ -85,6 +85,12 @@ SELECT id FROM t WHERE id = 1 AND note IS NULL AND status = 'new';
 :end
 RESET enable_seqscan;
 DROP INDEX partial;
+-- With columns too: a change from one value of the predicate to another is no change of these columns.
+SELECT count(*) FROM cachetag.untrack('t');
+SELECT count(*) FROM cachetag.track('t', ARRAY['both:{id}'], columns => '{status}', predicate => 'shop IN (1, 2)');
+SELECT query, cacheable FROM unnest(ARRAY['SELECT status FROM t WHERE id = 1 AND shop = 1', 'SELECT status FROM t WHERE id = 1']) AS query, cachetag.capture(query);
+SELECT count(*) FROM cachetag.untrack('t');
+SELECT count(*) FROM cachetag.track('t', 'new:{id}', predicate => 'status = ''new'' AND note IS NULL');
 -- Not if other rows can satisfy the conditions, nor if what they are compared with is not known with the plan.
 SELECT cachetag.capture_begin() \g /dev/null
 SELECT status FROM t WHERE id = 1 AND status = 'new';

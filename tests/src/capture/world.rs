@@ -1,5 +1,7 @@
 //! The schema: tables of every shape, views and functions over them, and random rules, indexes and rows.
 
+use std::collections::BTreeSet;
+
 use super::kind::{DATE, INT2, INT4, INT8, KINDS, Kind, MOOD, NUMERIC, TEXT, VARCHAR};
 use crate::Random;
 
@@ -291,8 +293,8 @@ pub fn rule(random: &mut Random, focus: &Focus, relation: &Relation, number: usi
     let mut options = String::new();
     if random.percent(8) {
         // Several, so that there are queries which read no others.
-        let some: Vec<&str> = (0..1 + random.below(3)).map(|_| random.pick(known).0).collect();
-        options += &format!(", columns => ARRAY['{}']", some.join("','"));
+        let some: BTreeSet<&str> = (0..1 + random.below(3)).map(|_| random.pick(known).0).collect();
+        options += &format!(", columns => ARRAY['{}']", Vec::from_iter(some).join("','"));
     }
     if random.percent(4) {
         options += *random.pick(&[
@@ -302,7 +304,8 @@ pub fn rule(random: &mut Random, focus: &Focus, relation: &Relation, number: usi
         ]);
     }
     if random.percent(8) && relation.columns.iter().any(|(name, _)| *name == "x") {
-        options += *random.pick(&[", predicate => 'x = 1'", ", predicate => 'x IN (1, 2)'", ", predicate => 'x IS NULL'"]);
+        options +=
+            *random.pick(&[", predicate => 'x = 1'", ", predicate => 'x IN (1, 2)'", ", predicate => 'x IS NULL'"]);
     }
     if random.percent(4) {
         options += ", soft => true";
