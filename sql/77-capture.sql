@@ -43,11 +43,11 @@ CREATE FUNCTION cachetag.explain_tags(query text, VARIADIC params "any", OUT rel
     RETURNS SETOF record
     LANGUAGE c VOLATILE ROWS 10 PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'explain_tags_wrapper';
 COMMENT ON FUNCTION cachetag.explain_tags(text, "any") IS
-    'runs one SELECT: for each table that it reads the tags, why they are no finer, and the statement that makes the rule by which they would be';
+    'runs one SELECT: for each read of a table the tags, why they are no finer, and the statement that makes the rule by which they would be';
 CREATE FUNCTION cachetag.explain_tags(query text, OUT relation regclass, OUT tags text[], OUT reason text, OUT finer text) RETURNS SETOF record
     LANGUAGE c VOLATILE ROWS 10 PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'explain_tags_wrapper';
 COMMENT ON FUNCTION cachetag.explain_tags(text) IS
-    'runs one SELECT: for each table that it reads the tags, why they are no finer, and the statement that makes the rule by which they would be';
+    'runs one SELECT: for each read of a table the tags, why they are no finer, and the statement that makes the rule by which they would be';
 
 CREATE FUNCTION cachetag.advise(OUT relation regclass, OUT template text, OUT scans bigint, OUT example text, OUT sql text) RETURNS SETOF record
     LANGUAGE c VOLATILE ROWS 10 PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'advise_wrapper';

@@ -1,8 +1,8 @@
 //! Automatic tags: which tags the result of unchanged queries depends on.
 //!
 //! ```text
-//! hooks ─▶ statement (one execution) ─▶ record, watch (values met) ─▶ session
-//!              └─▶ plan (once a plan) ─▶ cover (what conditions say) ─▶ choice (which rule speaks for that)
+//! hooks ─▶ statement (one execution) ─▶ record, watch (values met), memo (met before) ─▶ session
+//!              └─▶ plan (once a plan) ─▶ cover (what conditions say), reads (which columns) ─▶ choice (which rule speaks for that)
 //!                    └─▶ expression, functions (what is not rows)
 //! ```
 //!
@@ -13,11 +13,15 @@ mod choice;
 mod cover;
 mod equality;
 mod expression;
+mod function_names;
 mod functions;
+mod hash;
 mod hooks;
+mod memo;
 mod nodes;
 mod one_shot;
 mod plan;
+mod reads;
 mod record;
 mod session;
 mod statement;

@@ -5,6 +5,8 @@
 //! The floor is the end of the log, read first, or the least note, read second. It is no further than what is flushed: after a crash the log goes on
 //! from there, and the position of a commit to come must not be one that a stored value claims to cover.
 
+mod prepared;
+
 use std::cell::Cell;
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::sync::OnceLock;
@@ -78,18 +80,27 @@ pub fn init() {
     }
 }
 
-/// Every commit whose end is not after this is visible to any snapshot taken from now on. `None`: without preload nobody knows.
+/// Why the floor is not known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unknown {
+    /// Without preload nobody keeps notes.
+    NotPreloaded,
+    /// A subscription has a transaction prepared, and its worker will commit it without telling.
+    Subscription,
+}
+
+/// Every commit whose end is not after this is visible to any snapshot taken from now on.
 ///
 /// On a standby, this is how far it has replayed.
-pub fn current() -> Option<Lsn> {
+pub fn current() -> Result<Lsn, Unknown> {
     // SAFETY: reads of shared memory.
     unsafe {
         if pg_sys::RecoveryInProgress() {
-            return Some(Lsn(pg_sys::GetXLogReplayRecPtr(std::ptr::null_mut())));
+            return Ok(Lsn(pg_sys::GetXLogReplayRecPtr(std::ptr::null_mut())));
         }
         let slots = SLOTS.load(Ordering::Relaxed);
         if slots.is_null() {
-            return None;
+            return Err(Unknown::NotPreloaded);
         }
         let mut floor = raw::GetXLogInsertRecPtr();
         // After the end of the log: a note that is not there yet is about a commit behind it.
@@ -100,7 +111,11 @@ pub fn current() -> Option<Lsn> {
                 floor = note;
             }
         }
-        Some(Lsn(floor.min(pg_sys::GetFlushRecPtr(std::ptr::null_mut()))))
+        // After the end of the log, too: what is not among the prepared transactions any more is visible.
+        if raw::max_prepared_xacts > 0 && prepared::is_any_of_a_subscription() {
+            return Err(Unknown::Subscription);
+        }
+        Ok(Lsn(floor.min(pg_sys::GetFlushRecPtr(std::ptr::null_mut()))))
     }
 }
 
@@ -112,12 +127,17 @@ pub fn shown() -> Option<Lsn> {
 unsafe extern "C-unwind" fn show() -> *const c_char {
     match shown_text() {
         // SAFETY: a copy in the memory of the caller, which frees it with all else.
-        Some(text) => unsafe { pg_sys::pstrdup(text.as_ptr()) },
-        None => c"unknown: add libcachetag to shared_preload_libraries and restart the server".as_ptr(),
+        Ok(text) => unsafe { pg_sys::pstrdup(text.as_ptr()) },
+        Err(Unknown::NotPreloaded) => {
+            c"unknown: add libcachetag to shared_preload_libraries and restart the server".as_ptr()
+        }
+        Err(Unknown::Subscription) => {
+            c"unknown: a subscription with two_phase has a prepared transaction (pg_prepared_xacts)".as_ptr()
+        }
     }
 }
 
-fn shown_text() -> Option<CString> {
+fn shown_text() -> Result<CString, Unknown> {
     let floor = current()?;
     // SAFETY: reads of the state of this backend.
     let is_first = unsafe { pg_sys::IsTransactionState() && !pg_sys::FirstSnapshotSet };
@@ -125,7 +145,7 @@ fn shown_text() -> Option<CString> {
     if is_first && SHOWN.get().is_none() {
         SHOWN.set(Some(floor));
     }
-    CString::new(floor.to_string()).ok()
+    Ok(CString::new(floor.to_string()).unwrap_or_default())
 }
 
 /// More than backends can ever have as a number: prepared transactions and the server's own processes are numbered too.

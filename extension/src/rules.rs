@@ -27,8 +27,11 @@ pub struct Rule {
     pub template: String,
     pub whole_family: Tag,
     pub soft: bool,
-    /// What changes of the table it does not see, in words; `None`: it sees every change.
+    /// What changes of the table it does not see, in words, whatever the rows and columns; `None`: none.
     pub blind_to: Option<&'static str>,
+    /// The columns whose change it sees in an update, if not all: those that matter and those of its tag. Of those of its predicate it sees only whether the
+    /// predicate's truth has changed.
+    pub columns: Option<BTreeSet<i16>>,
     pub form: Form,
 }
 
@@ -89,29 +92,45 @@ struct Stored<'a> {
     is_ok: bool,
     soft: bool,
     all_operations: bool,
-    all_columns: bool,
+    /// The columns that matter as an array in JSON; `None`: all.
+    columns: Option<&'a str>,
+}
+
+impl Rule {
+    /// The rows that it sees, if not all.
+    pub fn predicate(&self) -> Option<&BoundPredicate> {
+        match &self.form {
+            Form::Exact { predicate, .. } => predicate.as_ref(),
+            Form::Family => None,
+        }
+    }
 }
 
 impl TableRules {
     /// Adds a rule. Whatever cannot be read or bound counts as its whole family, never as nothing.
     fn add(&mut self, stored: &Stored<'_>, table: pg_sys::Oid) {
         let exact = if stored.is_ok { self.bind(stored.template, stored.predicate, table) } else { None };
-        let blind_to = if !stored.all_operations {
-            Some("some operations")
-        } else if exact.is_some() && stored.predicate.is_some() {
-            Some("rows that its predicate leaves out")
-        } else if exact.is_some() && !stored.all_columns {
-            Some("updates of some columns")
-        } else {
-            None
-        };
+        let blind_to = if !stored.all_operations { Some("some operations") } else { None };
+        // The daemon knows no more than the family for a rule that it cannot bind: then every change counts.
+        let columns = exact.as_ref().and(stored.columns).map(|names| self.columns_seen(names, exact.as_ref(), table));
         self.rules.push(Rule {
             template: stored.template.to_owned(),
             whole_family: whole_family(stored.family),
             soft: stored.soft,
             blind_to,
+            columns,
             form: exact.unwrap_or(Form::Family),
         });
+    }
+
+    fn columns_seen(&self, names: &str, form: Option<&Form>, table: pg_sys::Oid) -> BTreeSet<i16> {
+        let names: Vec<String> = serde_json::from_str(names).unwrap_or_default();
+        let mut seen: BTreeSet<i16> =
+            names.iter().filter_map(|name| Column::find(table, name)).map(|column| column.number).collect();
+        if let Some(Form::Exact { template, .. }) = form {
+            seen.extend(template.columns().iter().map(|column| self.columns[*column].number));
+        }
+        seen
     }
 
     fn bind(&mut self, template: &str, predicate: Option<&str>, table: pg_sys::Oid) -> Option<Form> {

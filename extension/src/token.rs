@@ -28,7 +28,7 @@ fn covers(token: &str) -> Result<bool, pg_sys::panic::ErrorReport> {
 /// The token raised to the newest version under which what this session reads from now on may be stored; `None` if not even the token may be used.
 #[pg_extern(sql = false)]
 fn as_of(token: &str) -> Result<Option<String>, pg_sys::panic::ErrorReport> {
-    if floor::current().is_none() {
+    if floor::current() == Err(floor::Unknown::NotPreloaded) {
         return Err(Error::NotPreloaded.into());
     }
     if is_repeatable() && floor::shown().is_none() {

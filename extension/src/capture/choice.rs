@@ -1,11 +1,14 @@
 //! Which rule speaks for what a scan reads.
 
-use cachetag_core::Tag;
+use std::collections::BTreeSet;
+
+use cachetag_core::{Tag, Value};
 use pgrx::pg_sys;
 
 use super::cover::{Conditions, Equality, Scan, Source};
 use super::nodes;
 use crate::broken::{Guard, forgets};
+use crate::render::Renderer;
 use crate::rules::{Form, Rule, TableRules};
 
 /// The rule, and what is known of the tags.
@@ -26,15 +29,29 @@ pub struct Way {
     pub sources: Vec<Source>,
 }
 
-/// The finest rule that sees every change of a row that the scan could return; or why there is none.
+/// The finest rule that sees every change of a row that the scan could return; or why there is none. `read` says which columns the scan reads.
 ///
 /// # Safety
 ///
 /// The scan's relation is open.
-pub unsafe fn choose(rules: &TableRules, conditions: &Conditions, scan: &Scan) -> Result<Choice, String> {
+pub unsafe fn choose(
+    rules: &TableRules,
+    conditions: &Conditions,
+    scan: &Scan,
+    read: impl Fn() -> Option<BTreeSet<i16>>,
+) -> Result<Choice, String> {
     if rules.rules.is_empty() {
         return Err("no rule tracks it".to_owned());
     }
+    let read = if rules.rules.iter().any(|rule| rule.columns.is_some()) { read() } else { None };
+    let sees_columns = |rule: &Rule| match (&rule.columns, &read) {
+        (None, _) => true,
+        (Some(seen), Some(read)) => read.is_subset(seen),
+        (Some(_), None) => false,
+    };
+    // SAFETY: the caller's promise.
+    let sees_rows = |rule: &Rule| unsafe { matches(rules, rule, conditions) };
+    let sees = |rule: &Rule| rule.blind_to.is_none() && sees_columns(rule) && sees_rows(rule);
     // A soft rule lets readers have the old value for a while: only where no other speaks.
     for soft in [false, true] {
         let candidates = || {
@@ -42,7 +59,7 @@ pub unsafe fn choose(rules: &TableRules, conditions: &Conditions, scan: &Scan) -
                 .rules
                 .iter()
                 .enumerate()
-                .filter(|(_, rule)| rule.soft == soft && (rule.blind_to.is_none() || forgets(Guard::Options)))
+                .filter(|(_, rule)| rule.soft == soft && (forgets(Guard::Options) || sees(rule)))
         };
         let finest = |some: &[Equality]| {
             let bound = candidates().filter_map(|(rule, _)| way(rules, rule, conditions, some));
@@ -69,6 +86,8 @@ pub unsafe fn choose(rules: &TableRules, conditions: &Conditions, scan: &Scan) -
     }
     let reasons = rules.rules.iter().map(|rule| match rule.blind_to {
         Some(blind_to) => format!("rule {} does not see {blind_to}", rule.template),
+        None if !sees_rows(rule) => format!("rule {} does not see rows that its predicate leaves out", rule.template),
+        None if !sees_columns(rule) => format!("rule {} does not see updates of some columns", rule.template),
         None => {
             // SAFETY: the caller's promise.
             let column = unsafe { nullable(rules, rule, scan) }.unwrap_or_default();
@@ -91,6 +110,33 @@ fn constant(rule: &Rule) -> Option<Tag> {
         Form::Exact { template, .. } if template.columns().is_empty() => Tag::parse(&rule.template).ok(),
         _ => None,
     }
+}
+
+/// Does every row that satisfies the conditions satisfy the rule's predicate? A change that the scan could see has such a row before it or after it.
+unsafe fn matches(rules: &TableRules, rule: &Rule, conditions: &Conditions) -> bool {
+    let Some(predicate) = rule.predicate() else { return true };
+    let mut renderer = Renderer::default();
+    let value_of = |column: &usize| {
+        let column = &rules.columns[*column];
+        if conditions.nulls.contains(&column.number) {
+            return (None, true);
+        }
+        let equalities = conditions.all.iter().filter(|equality| equality.attribute == column.number);
+        // SAFETY: the constants are those of the plan that is looked at.
+        let mut texts =
+            equalities.filter_map(|equality| unsafe { equality.source.only_text(column.type_oid, &mut renderer) });
+        (texts.next(), false)
+    };
+    let values: Vec<(Option<Vec<u8>>, bool)> = predicate.columns().iter().map(value_of).collect();
+    let verdict = predicate.eval(|column| {
+        let place = predicate.columns().iter().position(|known| *known == column);
+        match place.map(|place| &values[place]) {
+            Some((_, true)) => Value::Null,
+            Some((Some(text), _)) => Value::Text(text),
+            _ => Value::Unknown,
+        }
+    });
+    verdict == Some(true)
 }
 
 /// A column that may be NULL: a row where it is has no tag.

@@ -38,6 +38,8 @@ pub struct Conditions {
     pub all: Vec<Equality>,
     /// And of each of these lists one member, which is all of its equalities.
     pub one_of: Vec<Vec<Vec<Equality>>>,
+    /// Columns that are NULL in every row.
+    pub nulls: Vec<i16>,
 }
 
 /// The scan whose conditions are looked at.
@@ -82,8 +84,24 @@ impl Conditions {
                     }
                 }
                 pg_sys::NodeTag::T_OpExpr => self.all.extend(comparison(node.cast(), scan)),
+                pg_sys::NodeTag::T_NullTest => self.nulls.extend(null_column(node.cast(), scan)),
                 pg_sys::NodeTag::T_ScalarArrayOpExpr => self.all.extend(membership(node.cast(), scan)),
                 _ => self.all.extend(boolean(node, scan)),
+            }
+        }
+    }
+
+    /// Adds what a partial index says of its rows: the planner leaves conditions out that the index implies.
+    ///
+    /// # Safety
+    ///
+    /// The index is open and belongs to the scan's relation.
+    pub unsafe fn add_partial_index(&mut self, index: pg_sys::Relation, scan: &Scan) {
+        // SAFETY: the caller's promise. In the predicate of an index its table is the first of one.
+        unsafe {
+            if !index.is_null() {
+                let of_index = Scan { relation: scan.relation, number: 1, index: std::ptr::null_mut() };
+                self.add(pg_sys::RelationGetIndexPredicate(index), &of_index);
             }
         }
     }
@@ -179,6 +197,23 @@ unsafe fn variable(node: *mut pg_sys::Node, scan: &Scan) -> Option<(i16, Kind)> 
         } else {
             None
         }
+    }
+}
+
+/// The column of `column IS NULL`, of whatever type. Of a row of its own, IS NULL says another thing.
+unsafe fn null_column(test: *mut pg_sys::NullTest, scan: &Scan) -> Option<i16> {
+    // SAFETY: the tag of a node says what it is.
+    unsafe {
+        let node = (*test).arg.cast::<pg_sys::Node>();
+        if (*test).nulltesttype != pg_sys::NullTestType::IS_NULL
+            || (*test).argisrow
+            || !is_a(node, pg_sys::NodeTag::T_Var)
+        {
+            return None;
+        }
+        let variable = &*node.cast::<pg_sys::Var>();
+        let is_own = variable.varlevelsup == 0 && variable.varno == scan.number && variable.varattno > 0;
+        is_own.then_some(variable.varattno)
     }
 }
 

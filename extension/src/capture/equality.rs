@@ -95,11 +95,3 @@ pub fn is_bytewise(collation: pg_sys::Oid) -> bool {
         || collation == pg_sys::InvalidOid
         || unsafe { pg_sys::get_collation_isdeterministic(collation) }
 }
-
-/// Does a value of this type fit into a word, so that comparing words compares values?
-pub fn is_word(type_oid: pg_sys::Oid) -> bool {
-    matches!(
-        type_oid,
-        pg_sys::INT2OID | pg_sys::INT4OID | pg_sys::INT8OID | pg_sys::OIDOID | pg_sys::BOOLOID | pg_sys::DATEOID
-    )
-}

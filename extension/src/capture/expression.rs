@@ -8,7 +8,7 @@ use pgrx::{PgList, is_a};
 use super::functions::{Findings, findings_of};
 use super::nodes;
 
-mod raw {
+pub mod raw {
     use pgrx::pg_sys;
     use std::ffi::c_void;
 

@@ -68,16 +68,16 @@ type Explained = TableIterator<
     ),
 >;
 
-/// `explain_tags(query, parameters…)`: for each table read its tags, why they are no finer, and the rule that would make them so.
+/// `explain_tags(query, parameters…)`: for each read of a table its tags, why they are no finer, and the rule that would make them so.
 #[pg_extern(sql = false)]
 fn explain_tags(fcinfo: pg_sys::FunctionCallInfo) -> Result<Explained, Report> {
     // SAFETY: declared in SQL with a text, then VARIADIC "any" or nothing.
     let (query, arguments) = unsafe { (pgrx::fcinfo::pg_getarg::<&str>(fcinfo, 0), arguments(fcinfo, 1)?) };
     let (_, capture) = run(None, query, arguments, true)?;
     let mut rows = Vec::new();
-    for scan in &capture.scans {
+    for (place, scan) in capture.scans.iter().enumerate() {
         let finer = scan.finer.as_ref().map(|template| advice::track_sql(scan.relation, template));
-        rows.push((Some(scan.relation), capture.tags_of(scan.relation), scan.reason.clone(), finer));
+        rows.push((Some(scan.relation), capture.tags_of(place), scan.reason.clone(), finer));
     }
     for reason in &capture.reasons {
         // What is said of a table has been said with it.

@@ -1,5 +1,6 @@
 //! The walk through a plan that is about to run.
 
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::ffi::c_void;
 use std::rc::Rc;
@@ -11,7 +12,8 @@ use super::choice::{Choice, bound_columns, choose, oid_of};
 use super::cover::{Conditions, Scan};
 use super::expression::{Expressions, names_a_moment};
 use super::functions::Findings;
-use super::record::Recorder;
+use super::reads::columns_of_one_row;
+use super::record::{Known, Recorder};
 use super::session::{ScanReport, Suspended};
 use super::{advice, nodes};
 use crate::broken::{Guard, forgets};
@@ -38,6 +40,8 @@ pub struct Analysis {
     pub findings: Findings,
     pub relations: Vec<Named>,
     pub scans: Vec<ScanOf>,
+    /// How many of them have to be looked at while the query runs.
+    pub watched: usize,
     /// Is it the same in the next execution of the plan? Not if the executor leaves partitions out when it starts.
     pub is_reusable: bool,
 }
@@ -53,7 +57,6 @@ pub struct Named {
 pub struct ScanOf {
     /// The scan's node, by which its state is found.
     pub plan: *mut pg_sys::Plan,
-    pub relation: pg_sys::Oid,
     pub tags: Tags,
     /// Made for scans that could be finer; for all, if the capture is to explain itself.
     pub report: Option<ScanReport>,
@@ -61,7 +64,10 @@ pub struct ScanOf {
 
 /// What a scan depends on.
 pub enum Tags {
-    Recorded(Recorder),
+    Recorded {
+        known: Known,
+        recorder: Rc<RefCell<Recorder>>,
+    },
     Constant {
         whole_family: Tag,
         tag: Tag,
@@ -69,6 +75,16 @@ pub enum Tags {
     Family(Tag),
     /// No tag speaks for it.
     None(String),
+}
+
+impl Tags {
+    /// When the values of a scan are known that has some.
+    pub fn known(&self) -> Option<Known> {
+        match self {
+            Tags::Recorded { known, .. } => Some(*known),
+            _ => None,
+        }
+    }
 }
 
 /// What is gathered in the walk.
@@ -98,6 +114,7 @@ pub unsafe fn analyse(query: *mut pg_sys::QueryDesc, is_detailed: bool) -> Analy
             findings: Findings::default(),
             relations: Vec::new(),
             scans: Vec::new(),
+            watched: 0,
             is_reusable: !walk.prunes_at_start,
         };
         if analysis.ends_capture {
@@ -127,6 +144,7 @@ pub unsafe fn analyse(query: *mut pg_sys::QueryDesc, is_detailed: bool) -> Analy
         for state in walk.scans {
             analysis.scans.extend(scan(state, &mut findings, is_detailed));
         }
+        analysis.watched = analysis.scans.iter().filter(|scan| scan.tags.known() == Some(Known::WhileRunning)).count();
         analysis.findings = findings;
         analysis
     }
@@ -293,7 +311,7 @@ unsafe fn scan(state: *mut pg_sys::PlanState, findings: &mut Findings, is_detail
         let mut scan =
             Scan { relation, number: (*plan.cast::<pg_sys::Scan>()).scanrelid as i32, index: std::ptr::null_mut() };
         let conditions = conditions(&mut scan, state);
-        let choice = choose(&rules, &conditions, &scan);
+        let choice = choose(&rules, &conditions, &scan, || columns_of_one_row(state, &conditions, &scan));
         let report = (is_detailed || !matches!(choice, Ok(Choice::Keys(_)))).then(|| {
             let binds = bound_columns(&conditions, &scan);
             advice::report(oid, &rules, choice.as_ref(), &binds)
@@ -305,10 +323,13 @@ unsafe fn scan(state: *mut pg_sys::PlanState, findings: &mut Findings, is_detail
             Err(_) if rules.rules.is_empty() && forgets(Guard::Untracked) => return None,
             Ok(Choice::Constant { rule, tag }) => Tags::Constant { whole_family: whole_family(rule), tag },
             Ok(Choice::Family { rule }) => Tags::Family(whole_family(rule)),
-            Ok(Choice::Keys(ways)) => Tags::Recorded(Recorder::new(oid, rules, ways)),
+            Ok(Choice::Keys(ways)) => {
+                let recorder = Recorder::new(rules, ways);
+                Tags::Recorded { known: recorder.known(), recorder: Rc::new(RefCell::new(recorder)) }
+            }
             Err(reason) => Tags::None(format!("table {}: {reason}", table_name(oid))),
         };
-        Some(ScanOf { plan, relation: oid, tags, report })
+        Some(ScanOf { plan, tags, report })
     }
 }
 
@@ -324,11 +345,13 @@ unsafe fn conditions(scan: &mut Scan, state: *mut pg_sys::PlanState) -> Conditio
                 conditions.add((*plan.cast::<pg_sys::IndexScan>()).indexqualorig, scan);
                 conditions.add((*plan).qual, scan);
                 let index = state.iss_RelationDesc;
+                conditions.add_partial_index(index, scan);
                 conditions.add_runtime_keys(scan, index, state.iss_RuntimeKeys, state.iss_NumRuntimeKeys);
             }
             T_IndexOnlyScanState => {
                 let state = &*state.cast::<pg_sys::IndexOnlyScanState>();
                 scan.index = state.ioss_RelationDesc;
+                conditions.add_partial_index(scan.index, scan);
                 conditions.add((*plan.cast::<pg_sys::IndexOnlyScan>()).indexqual, scan);
                 conditions.add((*plan).qual, scan);
                 conditions.add_runtime_keys(scan, scan.index, state.ioss_RuntimeKeys, state.ioss_NumRuntimeKeys);

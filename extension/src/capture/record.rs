@@ -7,7 +7,8 @@ use pgrx::pg_sys;
 
 use super::choice::{self, columns_of};
 use super::cover::Source;
-use super::equality::{Kind, is_word, kind_of};
+use super::equality::{Kind, kind_of};
+use super::memo::{self, Memo};
 use super::{nodes, session};
 use crate::broken::{Guard, forgets};
 use crate::render::Renderer;
@@ -33,41 +34,35 @@ pub enum Known {
     WhileRunning,
 }
 
-/// Records the tags of one scan.
-#[derive(Clone)]
+/// Records the tags of one scan, in all executions of its plan.
 pub struct Recorder {
-    relation: pg_sys::Oid,
+    /// Where the capture keeps the tags of this scan apart, if it explains itself.
+    pub place: Option<usize>,
     rules: Rc<TableRules>,
     ways: Vec<Way>,
+    known: Known,
     /// The whole family of each way is among the tags already.
     is_settled: bool,
     /// The capture that the above is about.
     generation: u64,
+    /// The values of the row that is being looked at.
+    key: Vec<u8>,
 }
 
 /// One way to satisfy the conditions of the scan.
-#[derive(Clone)]
 struct Way {
     rule: usize,
     is_settled: bool,
     /// In the order of the template's columns.
     sources: Vec<Source>,
-    /// The words of the values that were recorded last, where all of them are words.
-    last: Option<Word>,
-}
-
-/// Values as words; most templates have one column.
-#[derive(Clone, PartialEq, Eq)]
-enum Word {
-    One(Option<usize>),
-    Many(Vec<Option<usize>>),
+    memo: Memo,
 }
 
 impl Recorder {
     /// # Safety
     ///
     /// The plan whose constants are among the sources is there.
-    pub unsafe fn new(relation: pg_sys::Oid, rules: Rc<TableRules>, ways: Vec<choice::Way>) -> Recorder {
+    pub unsafe fn new(rules: Rc<TableRules>, ways: Vec<choice::Way>) -> Recorder {
         let mut renderer = Renderer::default();
         let mut way = |choice::Way { rule, sources }| {
             let columns = columns_of(&rules.rules[rule]).iter();
@@ -75,17 +70,19 @@ impl Recorder {
             let texts = |(source, column): (Source, &usize)| unsafe {
                 source.without_constants(rules.columns[*column].type_oid, &mut renderer)
             };
-            Way { rule, is_settled: false, sources: sources.into_iter().zip(columns).map(texts).collect(), last: None }
+            let sources = sources.into_iter().zip(columns).map(texts).collect();
+            Way { rule, is_settled: false, sources, memo: Memo::default() }
         };
-        let ways = ways.into_iter().map(&mut way).collect();
+        let ways: Vec<Way> = ways.into_iter().map(&mut way).collect();
         drop(renderer);
-        Recorder { relation, rules, ways, is_settled: false, generation: 0 }
+        let sources = ways.iter().flat_map(|way| &way.sources);
+        let known = sources.map(Source::known).max().unwrap_or(Known::InPlan);
+        Recorder { place: None, rules, ways, known, is_settled: false, generation: 0, key: Vec::new() }
     }
 
     /// When are all values known?
     pub fn known(&self) -> Known {
-        let sources = self.ways.iter().flat_map(|way| &way.sources);
-        sources.map(Source::known).max().unwrap_or(Known::InPlan)
+        self.known
     }
 
     /// Is there nothing to add any more?
@@ -104,7 +101,7 @@ impl Recorder {
             self.is_settled = false;
             for way in &mut self.ways {
                 way.is_settled = false;
-                way.last = None;
+                way.memo.clear();
             }
         }
         if self.is_settled {
@@ -122,11 +119,12 @@ impl Recorder {
     unsafe fn record_way(&mut self, at: usize, values: Values) {
         // SAFETY: the caller's promise.
         unsafe {
-            let word = self.ways[at].word(values);
-            if word.is_some() && word == self.ways[at].last {
+            let way = &mut self.ways[at];
+            self.key.clear();
+            let has_key = way.sources.iter().all(|source| source.add_key(values, &mut self.key));
+            if has_key && way.memo.knows(&mut self.key) {
                 return;
             }
-            self.ways[at].last = word;
             let columns = columns_of(&self.rules.rules[self.ways[at].rule]);
             let mut renderer = Renderer::default();
             let mut texts = Vec::with_capacity(columns.len());
@@ -139,6 +137,9 @@ impl Recorder {
             }
             drop(renderer);
             self.add(at, &texts);
+            if has_key {
+                self.ways[at].memo.remember(&mut self.key);
+            }
         }
     }
 
@@ -167,7 +168,7 @@ impl Recorder {
             let is_added = match template.render_into(value, &mut tag) {
                 RenderOutcome::Tag => {
                     let tag = crate::tags::text(std::mem::take(&mut tag));
-                    session::with(|capture| capture.add_tag(self.relation, &rule.whole_family, &tag))
+                    session::with(|capture| capture.add_tag(self.place, &rule.whole_family, &tag))
                 }
                 // The daemon takes the whole family for such a row too; NULL is not among the texts.
                 RenderOutcome::TooLong | RenderOutcome::Unrenderable | RenderOutcome::Null => false,
@@ -181,22 +182,9 @@ impl Recorder {
     /// The values are too many or not known. All rows that satisfy an equality have a tag of the family, since none of them is NULL there.
     fn settle(&mut self, at: usize) {
         let rule = &self.rules.rules[self.ways[at].rule];
-        session::with(|capture| capture.add_family(self.relation, &rule.whole_family));
+        session::with(|capture| capture.add_family(self.place, &rule.whole_family));
         self.ways[at].is_settled = true;
         self.is_settled = self.ways.iter().all(|way| way.is_settled);
-    }
-}
-
-impl Way {
-    /// The values as words, if all of them are.
-    unsafe fn word(&self, values: Values) -> Option<Word> {
-        // SAFETY: the caller's promise.
-        unsafe {
-            match self.sources.as_slice() {
-                [source] => source.word(values).map(Word::One),
-                sources => sources.iter().map(|source| source.word(values)).collect::<Option<_>>().map(Word::Many),
-            }
-        }
     }
 }
 
@@ -207,6 +195,23 @@ impl Source {
             Source::External { .. } => Known::AtStart,
             Source::Parameter { .. } | Source::Key { .. } => Known::WhileRunning,
             Source::Several(sources) => sources.iter().map(Source::known).max().unwrap_or(Known::InPlan),
+        }
+    }
+
+    /// The only value that there is, as the column writes it; `None`: there are several, or it is not known with the plan.
+    ///
+    /// # Safety
+    ///
+    /// The plan whose constants are among the sources is there.
+    pub unsafe fn only_text(&self, column: pg_sys::Oid, renderer: &mut Renderer) -> Option<Vec<u8>> {
+        match self {
+            Source::Fixed { values, type_oid } if values.len() == 1 => {
+                let mut texts = Vec::with_capacity(1);
+                // SAFETY: the caller's promise.
+                unsafe { write(values, *type_oid, column, renderer, &mut texts) };
+                texts.pop()
+            }
+            _ => None,
         }
     }
 
@@ -229,28 +234,31 @@ impl Source {
         }
     }
 
-    /// `None`: not a word. `Some(None)`: NULL, or always the same.
-    unsafe fn word(&self, values: Values) -> Option<Option<usize>> {
+    /// Adds the value in bytes: see [`memo::add_value`].
+    unsafe fn add_key(&self, values: Values, key: &mut Vec<u8>) -> bool {
         // SAFETY: the caller's promise: keys and parameters live as long as the scan.
         unsafe {
             match self {
-                Source::Fixed { .. } | Source::Texts(_) => Some(None),
-                Source::External { number, type_oid, is_array: false } if is_word(*type_oid) => {
+                // Always the same.
+                Source::Fixed { .. } | Source::Texts(_) => true,
+                Source::External { number, type_oid, is_array: false } => {
                     let mut workspace = std::mem::zeroed();
-                    let given = &*nodes::external(values.external, *number, &mut workspace)?;
-                    (given.ptype == *type_oid).then(|| (!given.isnull).then(|| given.value.value()))
+                    let Some(given) = nodes::external(values.external, *number, &mut workspace) else { return false };
+                    let given = &*given;
+                    given.ptype == *type_oid && memo::add_value(given.value, given.isnull, *type_oid, key)
                 }
-                Source::Parameter { number, type_oid, is_array: false } if is_word(*type_oid) => {
+                Source::Parameter { number, type_oid, is_array: false } => {
                     let parameter = executor_parameter(values.state, *number);
-                    parameter.execPlan.is_null().then(|| (!parameter.isnull).then(|| parameter.value.value()))
+                    parameter.execPlan.is_null() && memo::add_value(parameter.value, parameter.isnull, *type_oid, key)
                 }
-                Source::Key { place, type_oid } if is_word(*type_oid) => {
-                    let key = runtime_key(values.state, *place);
-                    let flags = key.sk_flags as u32;
+                Source::Key { place, type_oid } => {
+                    let scan_key = runtime_key(values.state, *place);
+                    let flags = scan_key.sk_flags as u32;
                     let is_null = flags & pg_sys::SK_ISNULL != 0;
-                    (flags & pg_sys::SK_SEARCHARRAY == 0).then(|| (!is_null).then(|| key.sk_argument.value()))
+                    flags & pg_sys::SK_SEARCHARRAY == 0
+                        && memo::add_value(scan_key.sk_argument, is_null, *type_oid, key)
                 }
-                _ => None,
+                _ => false,
             }
         }
     }

@@ -33,6 +33,8 @@ struct Members {
     tags: BTreeSet<Box<str>>,
     /// Too many, or not known one by one: the whole family.
     is_whole: bool,
+    /// They were too many.
+    is_full: bool,
 }
 
 /// How one relation was read.
@@ -64,8 +66,8 @@ pub struct Capture {
     relations: BTreeMap<u32, Vec<Box<str>>>,
     /// How relations were read that had to be read as a whole; all of them, if the capture is to explain itself.
     pub scans: Vec<ScanReport>,
-    /// The tags of each relation, if it is.
-    details: Option<BTreeMap<u32, BTreeSet<String>>>,
+    /// The tags of each of these, if it is.
+    details: Option<Vec<BTreeSet<String>>>,
 }
 
 pub fn is_active() -> bool {
@@ -145,12 +147,13 @@ impl Capture {
         }
     }
 
-    /// The result depends on this tag. `false`: its whole family is among the tags, and no other of it needs to be told.
-    pub fn add_tag(&mut self, relation: pg_sys::Oid, whole_family: &Tag, tag: &str) -> bool {
-        self.detail(relation, tag);
+    /// The result depends on this tag, as its scan at `place` says. `false`: its whole family is among the tags, and no other of it needs to be told.
+    pub fn add_tag(&mut self, place: Option<usize>, whole_family: &Tag, tag: &str) -> bool {
+        let is_told = self.detail(place, tag);
         let members = self.members(whole_family);
         if members.is_whole {
-            return false;
+            // Another scan reads all of it. What this one would depend on without the other is told all the same.
+            return is_told && !members.is_full;
         }
         if !members.tags.contains(tag) {
             members.tags.insert(tag.into());
@@ -159,6 +162,7 @@ impl Capture {
                     return members.tags.remove(tag);
                 }
                 members.make_whole();
+                members.is_full = true;
                 return false;
             }
         }
@@ -166,29 +170,32 @@ impl Capture {
     }
 
     /// The result depends on every tag of a family.
-    pub fn add_family(&mut self, relation: pg_sys::Oid, whole_family: &Tag) {
-        self.detail(relation, whole_family.as_str());
+    pub fn add_family(&mut self, place: Option<usize>, whole_family: &Tag) {
+        self.detail(place, whole_family.as_str());
         self.members(whole_family).make_whole();
     }
 
-    /// From now on each relation's tags are kept apart.
+    /// From now on each scan's tags are kept apart.
     pub fn explain(&mut self) {
-        self.details = Some(BTreeMap::new());
+        self.details = Some(Vec::new());
     }
 
     pub fn is_detailed(&self) -> bool {
         self.details.is_some()
     }
 
-    fn detail(&mut self, relation: pg_sys::Oid, tag: &str) {
-        if let Some(details) = &mut self.details {
-            details.entry(relation.to_u32()).or_default().insert(tag.to_owned());
-        }
+    /// `false`: nothing more of this scan is kept apart.
+    fn detail(&mut self, place: Option<usize>, tag: &str) -> bool {
+        let (Some(details), Some(place)) = (&mut self.details, place) else { return false };
+        details.resize_with(self.scans.len(), BTreeSet::new);
+        let Some(tags) = details.get_mut(place) else { return false };
+        tags.insert(tag.to_owned());
+        tags.len() <= CAPTURE_KEYS.get() as usize
     }
 
-    /// The tags of one relation, if they were kept apart.
-    pub fn tags_of(&self, relation: pg_sys::Oid) -> Vec<String> {
-        let tags = self.details.as_ref().and_then(|details| details.get(&relation.to_u32()));
+    /// The tags of the scan at this place, if they were kept apart.
+    pub fn tags_of(&self, place: usize) -> Vec<String> {
+        let tags = self.details.as_ref().and_then(|details| details.get(place));
         tags.into_iter().flatten().cloned().collect()
     }
 
@@ -205,10 +212,16 @@ impl Capture {
         self.relations.entry(relation.to_u32()).or_insert_with(|| families.to_vec());
     }
 
-    pub fn add_scan(&mut self, scan: &ScanReport) {
-        if self.scans.len() < MAX_SCANS && !self.scans.contains(scan) {
-            self.scans.push(scan.clone());
+    /// Its place among the scans, where scans of which the same is to be said share one; `None`: there are too many.
+    pub fn add_scan(&mut self, scan: &ScanReport) -> Option<usize> {
+        if let Some(place) = self.scans.iter().position(|known| known == scan) {
+            return Some(place);
         }
+        if self.scans.len() >= MAX_SCANS {
+            return None;
+        }
+        self.scans.push(scan.clone());
+        Some(self.scans.len() - 1)
     }
 
     /// The tags, sorted.

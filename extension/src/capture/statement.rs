@@ -1,13 +1,13 @@
 //! One execution of a statement: what is known of its plan, and what only this execution has.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
 use std::ffi::c_void;
 use std::rc::Rc;
 
 use pgrx::prelude::*;
 
-use super::plan::{self, Analysis, Tags};
+use super::hash::FastMap;
+use super::plan::{self, Analysis, ScanOf, Tags};
 use super::record::{Known, Values};
 use super::{advice, functions, session, watch};
 use crate::broken::{Guard, forgets};
@@ -29,7 +29,7 @@ struct Analysed {
 
 thread_local! {
     /// By the place of the plan in memory. A callback takes a plan out when its memory goes.
-    static ANALYSED: RefCell<HashMap<usize, Rc<RefCell<Analysed>>>> = RefCell::default();
+    static ANALYSED: RefCell<FastMap<usize, Rc<RefCell<Analysed>>>> = RefCell::default();
 }
 
 mod raw {
@@ -52,7 +52,7 @@ pub unsafe fn capture(query: *mut pg_sys::QueryDesc) {
         let analysed = find(query);
         let mut analysed = analysed.borrow_mut();
         let is_told = std::mem::replace(&mut analysed.told, session::generation()) == session::generation();
-        let analysis = &mut analysed.analysis;
+        let analysis = &analysed.analysis;
         if !is_told {
             tell(analysis, query);
         }
@@ -62,22 +62,22 @@ pub unsafe fn capture(query: *mut pg_sys::QueryDesc) {
         if raw::GetTopTransactionIdIfAny() != pg_sys::InvalidTransactionId {
             session::refuse("the transaction has written, and sees what nobody else sees yet");
         }
-        let external = (*query).params;
-        let mut watches = false;
-        for scan in &mut analysis.scans {
-            if let Tags::Recorded(recorder) = &mut scan.tags {
-                match recorder.known() {
-                    Known::AtStart if forgets(Guard::FixedKeys) => {}
-                    Known::AtStart => recorder.record(Values { external, state: std::ptr::null_mut() }),
-                    Known::WhileRunning => watches = !forgets(Guard::RuntimeKeys),
-                    Known::InPlan => {}
-                }
+        for scan in &analysis.scans {
+            if let Tags::Recorded { known: Known::AtStart, recorder } = &scan.tags
+                && !forgets(Guard::FixedKeys)
+            {
+                recorder.borrow_mut().record(Values { external: (*query).params, state: std::ptr::null_mut() });
             }
         }
-        if watches {
-            let analysis = std::ptr::from_mut(analysis).cast();
-            // An error unwinds from here on, so that what is held is given back.
-            pg_sys::ffi::pg_guard_ffi_boundary(|| install((*query).planstate, analysis));
+        if analysis.watched > 0 && !forgets(Guard::RuntimeKeys) {
+            let mut search = Search { scans: &analysis.scans, left: analysis.watched };
+            if !search.visit((*query).planstate) {
+                let search = (&raw mut search).cast();
+                // An error unwinds from here on, so that what is held is given back.
+                pg_sys::ffi::pg_guard_ffi_boundary(|| {
+                    plan::raw::planstate_tree_walker((*query).planstate, install, search)
+                });
+            }
         }
     }
 }
@@ -140,7 +140,7 @@ unsafe extern "C-unwind" fn on_reset(plan: *mut c_void) {
 }
 
 /// Tells the capture what is the same in every execution.
-unsafe fn tell(analysis: &mut Analysis, query: *mut pg_sys::QueryDesc) {
+unsafe fn tell(analysis: &Analysis, query: *mut pg_sys::QueryDesc) {
     session::with(|capture| {
         for reason in &analysis.findings.reasons {
             capture.refuse(reason);
@@ -152,48 +152,65 @@ unsafe fn tell(analysis: &mut Analysis, query: *mut pg_sys::QueryDesc) {
             capture.add_relation(relation.oid, &relation.families);
         }
         for scan in &analysis.scans {
-            if let Some(report) = &scan.report {
+            let place = scan.report.as_ref().and_then(|report| {
                 // SAFETY: the query's text is a C string or NULL.
                 unsafe { advice::remember(report, (*query).sourceText) };
-                capture.add_scan(report);
-            }
+                capture.add_scan(report)
+            });
             match &scan.tags {
-                Tags::Recorded(_) => {}
+                Tags::Recorded { recorder, .. } => recorder.borrow_mut().place = place,
                 Tags::Constant { whole_family, tag } => {
-                    capture.add_tag(scan.relation, whole_family, tag.as_str());
+                    capture.add_tag(place, whole_family, tag.as_str());
                 }
-                Tags::Family(whole_family) => capture.add_family(scan.relation, whole_family),
+                Tags::Family(whole_family) => capture.add_family(place, whole_family),
                 Tags::None(reason) => capture.refuse(reason),
             }
         }
     });
-    for scan in &mut analysis.scans {
-        if let Tags::Recorded(recorder) = &mut scan.tags
-            && recorder.known() == Known::InPlan
+    for scan in &analysis.scans {
+        if let Tags::Recorded { known: Known::InPlan, recorder } = &scan.tags
             && !forgets(Guard::FixedKeys)
         {
             // SAFETY: no value is asked for.
-            unsafe { recorder.record(Values { external: std::ptr::null_mut(), state: std::ptr::null_mut() }) };
+            unsafe {
+                recorder.borrow_mut().record(Values { external: std::ptr::null_mut(), state: std::ptr::null_mut() })
+            };
         }
     }
 }
 
-/// Has the scans looked at whose values are set while the query runs.
+/// The search for the scans whose values are set while the query runs.
+struct Search<'a> {
+    scans: &'a [ScanOf],
+    /// How many of them have not been found.
+    left: usize,
+}
+
+impl Search<'_> {
+    /// Has a scan looked at, if it is one of these. `true`: all are found.
+    ///
+    /// # Safety
+    ///
+    /// The state is one of the query whose scans are looked for, which has not run yet.
+    unsafe fn visit(&mut self, state: *mut pg_sys::PlanState) -> bool {
+        // SAFETY: the caller's promise.
+        unsafe {
+            if let Some(scan) = self.scans.iter().find(|scan| scan.plan == (*state).plan)
+                && let Tags::Recorded { known: Known::WhileRunning, recorder } = &scan.tags
+                && watch::install(state, recorder)
+            {
+                self.left -= 1;
+            }
+        }
+        self.left == 0
+    }
+}
+
 #[pg_guard]
 unsafe extern "C-unwind" fn install(state: *mut pg_sys::PlanState, context: *mut c_void) -> bool {
     if state.is_null() {
         return false;
     }
-    // SAFETY: the context is what `capture` passed, which holds it alone; a scan of the analysis has not run yet in this execution.
-    unsafe {
-        let analysis = &*context.cast::<Analysis>();
-        let scan = analysis.scans.iter().find(|scan| scan.plan == (*state).plan);
-        if let Some(scan) = scan
-            && let Tags::Recorded(recorder) = &scan.tags
-            && recorder.known() == Known::WhileRunning
-        {
-            watch::install(state, recorder.clone());
-        }
-        plan::raw::planstate_tree_walker(state, install, context)
-    }
+    // SAFETY: the context is the search of `capture`, which holds it alone.
+    unsafe { (*context.cast::<Search<'_>>()).visit(state) || plan::raw::planstate_tree_walker(state, install, context) }
 }

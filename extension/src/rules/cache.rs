@@ -20,7 +20,7 @@ const RULES_OF: &std::ffi::CStr = c"
       UNION
         SELECT i.inhparent FROM pg_catalog.pg_inherits i, up WHERE i.inhrelid OPERATOR(pg_catalog.=) up.relation)
     SELECT r.template, r.family, r.predicate, (r.state OPERATOR(pg_catalog.=) 'ok')::pg_catalog.text, r.soft::pg_catalog.text,
-           (r.operations OPERATOR(pg_catalog.@>) '{insert,update,delete,truncate}')::pg_catalog.text, (r.columns_that_matter IS NULL)::pg_catalog.text
+           (r.operations OPERATOR(pg_catalog.@>) '{insert,update,delete,truncate}')::pg_catalog.text, pg_catalog.to_json(r.columns_that_matter)::pg_catalog.text
       FROM cachetag.rule r, up WHERE r.relation OPERATOR(pg_catalog.=) up.relation
      ORDER BY r.id";
 
@@ -84,7 +84,7 @@ pub fn rules_of(table: pg_sys::Oid) -> Result<Rc<TableRules>> {
 fn read(table: pg_sys::Oid) -> Result<TableRules> {
     let mut rules = TableRules::default();
     for row in snapshot::select(RULES_OF, table, Seen::Now)? {
-        let [template, family, predicate, is_ok, soft, all_operations, all_columns] = row.as_slice() else { continue };
+        let [template, family, predicate, is_ok, soft, all_operations, columns] = row.as_slice() else { continue };
         let is_true = |column: &Option<String>| column.as_deref() == Some("true");
         let stored = Stored {
             template: template.as_deref().unwrap_or_default(),
@@ -93,7 +93,7 @@ fn read(table: pg_sys::Oid) -> Result<TableRules> {
             is_ok: is_true(is_ok),
             soft: is_true(soft),
             all_operations: is_true(all_operations),
-            all_columns: is_true(all_columns),
+            columns: columns.as_deref(),
         };
         rules.add(&stored, table);
     }

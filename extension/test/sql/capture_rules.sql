@@ -46,8 +46,61 @@ SELECT count(*) FROM cachetag.untrack('t');
 -- Rules that do not see every change: of some operations, some columns, some rows.
 SELECT count(*) FROM cachetag.track('t', 'a:{id}', operations => '{update,delete}'), cachetag.track('t', 'b:{id}', columns => '{status}') AS b, cachetag.track('t', 'c:{id}', predicate => 'status = ''new''') AS c;
 SELECT cachetag.capture_begin() \g /dev/null
-SELECT status FROM t WHERE id = 1 AND status = 'new';
+SELECT note FROM t WHERE id = 1;
 :end
+SELECT count(*) FROM cachetag.untrack('t');
+-- But one of some columns sees what a query for one row reads, if it reads no others.
+SELECT count(*) FROM cachetag.track('t', ARRAY['b:{id}'], columns => '{status}');
+SELECT cachetag.capture_begin() \g /dev/null
+SELECT status FROM t WHERE id = 1;
+SELECT 1 FROM t WHERE status = 'new' AND id = 2;
+:end
+SET enable_seqscan = off;
+SELECT cachetag.capture_begin() \g /dev/null
+SELECT status FROM t WHERE id = 1;
+SELECT id FROM t WHERE id = 2;
+:end
+RESET enable_seqscan;
+-- Not if it reads another, in a condition, as a part of the whole row or by an index that implies it; nor if it may find several rows.
+CREATE INDEX partial ON t (id) WHERE note IS NULL;
+SELECT query, cacheable, reasons FROM unnest(ARRAY[
+    'SELECT status FROM t WHERE id = 1 AND shop = 1', 'SELECT t FROM t WHERE id = 1', 'SELECT id FROM t WHERE id = 1 AND note IS NULL',
+    'SELECT status FROM t WHERE id IN (1, 2)', 'SELECT status FROM t WHERE status = ''new''', 'SELECT count(*) FROM t', 'SELECT status FROM t WHERE id < 2'
+]) AS query, cachetag.capture(query);
+DROP INDEX partial;
+SELECT count(*) FROM cachetag.untrack('t');
+-- And one of some rows sees those that satisfy its predicate: a query on no others depends on it.
+SELECT count(*) FROM cachetag.track('t', 'new:{id}', predicate => 'status = ''new'' AND note IS NULL');
+SELECT cachetag.capture_begin() \g /dev/null
+SELECT status FROM t WHERE id = 1 AND status = 'new' AND note IS NULL;
+:end
+SELECT cachetag.capture_begin() \g /dev/null
+SELECT count(*) FROM t WHERE status = 'new' AND note IS NULL;
+:end
+-- By a condition that the planner leaves out, since the index implies it.
+CREATE INDEX partial ON t (id) WHERE status = 'new' AND note IS NULL;
+SET enable_seqscan = off;
+SELECT cachetag.capture_begin() \g /dev/null
+SELECT id FROM t WHERE id = 1 AND note IS NULL AND status = 'new';
+:end
+RESET enable_seqscan;
+DROP INDEX partial;
+-- With columns too: a change from one value of the predicate to another is no change of these columns.
+SELECT count(*) FROM cachetag.untrack('t');
+SELECT count(*) FROM cachetag.track('t', ARRAY['both:{id}'], columns => '{status}', predicate => 'shop IN (1, 2)');
+SELECT query, cacheable FROM unnest(ARRAY['SELECT status FROM t WHERE id = 1 AND shop = 1', 'SELECT status FROM t WHERE id = 1']) AS query, cachetag.capture(query);
+SELECT count(*) FROM cachetag.untrack('t');
+SELECT count(*) FROM cachetag.track('t', 'new:{id}', predicate => 'status = ''new'' AND note IS NULL');
+-- Not if other rows can satisfy the conditions, nor if what they are compared with is not known with the plan.
+SELECT cachetag.capture_begin() \g /dev/null
+SELECT status FROM t WHERE id = 1 AND status = 'new';
+SELECT status FROM t WHERE id = 1 AND status = 'old' AND note IS NULL;
+SELECT status FROM t WHERE id = 1 AND status IN ('new', 'old') AND note IS NULL;
+SELECT status FROM t WHERE id = 1 AND status = 'new' AND note IS NOT NULL;
+SELECT status FROM t WHERE id = 1 AND (status = 'new' AND note IS NULL OR id = 1);
+:end
+SELECT count(*) FROM cachetag.untrack('t');
+SELECT count(*) FROM cachetag.track('t', 'a:{id}', operations => '{update,delete}');
 -- Beside one that does they do no harm.
 SELECT count(*) FROM cachetag.track('t', 'd:{id}');
 SELECT cachetag.capture_begin() \g /dev/null

@@ -10,6 +10,8 @@ SELECT * FROM cachetag.explain_tags('SELECT * FROM products WHERE id = 4');
 SELECT * FROM cachetag.explain_tags('SELECT * FROM products WHERE category_id = 4;');
 SELECT * FROM cachetag.explain_tags('SELECT * FROM products WHERE price > $1', 5);
 SELECT * FROM cachetag.explain_tags('SELECT p.name, r.stars FROM products p JOIN reviews r ON r.product_id = p.id WHERE p.id = $1 -- a comment', 7);
+-- Each read has its own tags, though one that reads all of the table has the others in it.
+SELECT relation, tags, reason FROM cachetag.explain_tags('SELECT (SELECT max(price) FROM products), name FROM products WHERE id IN (4, 5)');
 SELECT * FROM cachetag.explain_tags('SELECT now() IS NULL, current_user IS NULL, l.* FROM logs l WHERE "odd } name" = 3');
 SELECT * FROM cachetag.explain_tags('SELECT 1');
 -- The advice is good: the statement makes the rule, the rule the tags.

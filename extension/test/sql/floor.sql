@@ -84,6 +84,19 @@ COMMIT PREPARED 'p';
 COMMIT PREPARED 'p';
 SELECT pg_current_wal_flush_lsn() AS after \gset
 SELECT current_setting('cachetag.floor')::pg_lsn >= :'after';
+-- Those of subscriptions with two_phase are committed without our knowing when: while there is one, no token is raised.
+BEGIN;
+INSERT INTO t VALUES (10);
+PREPARE TRANSACTION 'pg_gid_16384_700';
+SHOW cachetag.floor;
+SELECT cachetag.as_of(:old) = :old, cachetag.covers(:old);
+BEGIN ISOLATION LEVEL REPEATABLE READ;
+SHOW cachetag.floor \g /dev/null
+SELECT cachetag.covers(:old);
+ROLLBACK;
+COMMIT PREPARED 'pg_gid_16384_700';
+SELECT pg_current_wal_flush_lsn() AS after \gset
+SELECT current_setting('cachetag.floor')::pg_lsn >= :'after', lsn(cachetag.as_of(:old)) >= :'after';
 CREATE TABLE deferred (id int PRIMARY KEY DEFERRABLE INITIALLY DEFERRED);
 BEGIN;
 INSERT INTO deferred VALUES (1), (1);

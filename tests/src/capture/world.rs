@@ -1,5 +1,7 @@
 //! The schema: tables of every shape, views and functions over them, and random rules, indexes and rows.
 
+use std::collections::BTreeSet;
+
 use super::kind::{DATE, INT2, INT4, INT8, KINDS, Kind, MOOD, NUMERIC, TEXT, VARCHAR};
 use crate::Random;
 
@@ -289,8 +291,10 @@ pub fn rule(random: &mut Random, focus: &Focus, relation: &Relation, number: usi
     let template =
         if parts.is_empty() && random.percent(50) { format!("{family}:all") } else { format!("{family}{parts}") };
     let mut options = String::new();
-    if random.percent(5) {
-        options += &format!(", columns => ARRAY['{}']", random.pick(known).0);
+    if random.percent(8) {
+        // Several, so that there are queries which read no others.
+        let some: BTreeSet<&str> = (0..1 + random.below(3)).map(|_| random.pick(known).0).collect();
+        options += &format!(", columns => ARRAY['{}']", Vec::from_iter(some).join("','"));
     }
     if random.percent(4) {
         options += *random.pick(&[
@@ -299,8 +303,9 @@ pub fn rule(random: &mut Random, focus: &Focus, relation: &Relation, number: usi
             ", operations => '{insert,update,delete}'",
         ]);
     }
-    if random.percent(4) && relation.columns.iter().any(|(name, _)| *name == "x") {
-        options += ", predicate => 'x > 1'";
+    if random.percent(8) && relation.columns.iter().any(|(name, _)| *name == "x") {
+        options +=
+            *random.pick(&[", predicate => 'x = 1'", ", predicate => 'x IN (1, 2)'", ", predicate => 'x IS NULL'"]);
     }
     if random.percent(4) {
         options += ", soft => true";
