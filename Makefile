@@ -23,7 +23,8 @@ demo: install ## a private PostgreSQL and Redis, a shop, and what invalidation d
 test: install ## all tests, on private servers
 	@scripts/test.sh
 
-regression: install ## PostgreSQL's own regression tests with every table tracked
+regression: install ## PostgreSQL's own regression tests, every table tracked, every statement captured
+	@cargo build --quiet --release --package cachetag-tests --bin regression
 	@scripts/regression.sh
 
 bench: install ## the benchmarks, on private servers

@@ -83,7 +83,8 @@ redis_call() { # a command line as redis-cli reads it
 
 # --- the application: what any program in any language does
 
-# Each page: what it is called in the cache, and the query that makes it. The second column are the tags that the page depends on.
+# Each page: what it is called in the cache, and the query that makes it. The second column are the tags that the page depends on. For the last page nobody
+# wrote them down: the extension finds them while the query runs, and says as of when the rows are, for which it takes the token of the miss.
 declare -A query=(
     [page:product:42]="SELECT json_build_object('name', p.name, 'price', p.price, 'stars', (SELECT round(avg(stars), 1) FROM reviews r WHERE r.product_id = p.id)),
         ARRAY[cachetag.tag('product', p.id::text)] FROM products p WHERE id = 42"
@@ -99,8 +100,10 @@ declare -A query=(
         ARRAY[cachetag.tag('customer', c.id::text)] FROM customers c LEFT JOIN orders o ON o.customer_id = c.id WHERE c.id = 77 GROUP BY c.id"
     [page:bestsellers]="SELECT json_agg(json_build_object('name', p.name, 'price', p.price)), cachetag.tag_agg(cachetag.tag('product', p.id::text))
         FROM (SELECT * FROM products WHERE id IN (42, 1001, 2002, 3003) ORDER BY id) p"
+    [page:reviews:42]="SELECT rows, tags, as_of FROM cachetag.capture_as_of('TOKEN', 'SELECT p.name, r.stars, r.text
+        FROM products p JOIN reviews r ON r.product_id = p.id WHERE p.id = 42 ORDER BY r.id LIMIT 2')"
 )
-pages=(page:product:42 page:product:43 page:kitchen page:garden page:home page:orders:77 page:bestsellers)
+pages=(page:product:42 page:product:43 page:kitchen page:garden page:home page:orders:77 page:bestsellers page:reviews:42)
 
 quoted() { # one argument as redis-cli reads it
     local text=${1//\\/\\\\}
@@ -108,20 +111,20 @@ quoted() { # one argument as redis-cli reads it
 }
 
 fill() { # page: asks the cache; on a miss asks PostgreSQL and stores the answer, as every reader does
-    local page=$1 token lease payload tags tag list n
+    local page=$1 token lease payload tags as_of tag list n
     for _ in {1..100}; do
         redis_call "FCALL cachetag_get 1 {ct}:e:$page"
         [[ ${answer[0]} != hit ]] || return 0
         if [[ ${answer[0]} == miss ]]; then
             token=${answer[2]} lease=${answer[3]}
-            read_sql "${query[$page]};"
-            IFS=$'\t' read -r payload tags <<<"${answer[0]}"
+            read_sql "${query[$page]//TOKEN/$token};"
+            IFS=$'\t' read -r payload tags as_of <<<"${answer[0]}"
             list='' n=0
             for tag in $(tr ',' ' ' <<<"${tags:1:-1}"); do
                 list+=" $(quoted "${tag//\"/}")"
                 n=$((n + 1))
             done
-            redis_call "FCALL cachetag_put 1 {ct}:e:$page $(quoted "$payload") $token 600000 TAGS $n$list LEASE $lease"
+            redis_call "FCALL cachetag_put 1 {ct}:e:$page $(quoted "$payload") ${as_of:-$token} 600000 TAGS $n$list LEASE $lease"
             [[ ${answer[0]} != stored ]] || return 0
         fi
         # Refused: a tag was bumped and the watermark is not yet past it. The next token is newer.
@@ -201,7 +204,8 @@ show() { # page: what readers get now
 read_sql "SELECT sum(reltuples)::bigint FROM pg_class WHERE relname IN ('products', 'categories', 'reviews', 'customers', 'orders_2024', 'orders_2025');"
 echo "Ready: ${answer[0]} rows."
 echo
-echo "Seven pages are computed by SQL and stored in Redis, each with the tags it depends on:"
+echo "Eight pages are computed by SQL and stored in Redis, each with the tags it depends on. Those of page:reviews:42 nobody wrote down:"
+echo "its query is an ordinary one, and the extension has found them."
 fill_all
 for page in "${pages[@]}"; do
     redis_call "FCALL_RO cachetag_explain 1 {ct}:e:$page"

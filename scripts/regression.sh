@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
-# PostgreSQL's own regression tests under cachetag: the library preloaded, every permanent table tracked when it is made, the daemon following.
+# PostgreSQL's own regression tests under cachetag: the library preloaded, every permanent table tracked when it is made, the daemon following, and every
+# statement inside a capture: psql connects to target/release/regression, which puts what it sends between capture_begin and capture_end.
 # The suite runs twice, without and with cachetag; what it prints must be the same but for the differences that scripts/regression/differences/
-# names and explains. The daemon must be alive and at the log's end afterwards.
-# usage: scripts/regression.sh [--keep]     PG_CONFIG names the server; CACHETAG_BIN the daemon; --keep leaves the folder of the run
+# names and explains. Results that were cacheable are kept, and asked for again after changes: what has changed must have been bumped.
+# The daemon must be alive and at the log's end afterwards.
+# usage: scripts/regression.sh [--keep] [--without-capture]     PG_CONFIG names the server; CACHETAG_BIN the daemon; --keep leaves the folder of the run
 set -euo pipefail
 cd "$(dirname "$0")/.."
 here=$PWD/scripts/regression
@@ -10,7 +12,19 @@ pg_config=${PG_CONFIG:-pg_config}
 bin=$("$pg_config" --bindir)
 regress=$(dirname "$("$pg_config" --pgxs)")/../test/regress/pg_regress
 daemon=${CACHETAG_BIN:-$PWD/target/release/cachetag}
+relay=${CACHETAG_REGRESSION:-$PWD/target/release/regression}
 redis=${CACHETAG_REDIS_SERVER:-redis-server}
+keep='' captures=yes
+for option in "$@"; do
+    case $option in
+    --keep) keep=yes ;;
+    --without-capture) captures='' ;;
+    *)
+        echo "usage: scripts/regression.sh [--keep] [--without-capture]" >&2
+        exit 2
+        ;;
+    esac
+done
 
 fail() {
     echo "regression.sh: $*" >&2
@@ -19,6 +33,7 @@ fail() {
 
 [[ -x $regress ]] || fail "$regress is missing: install the package postgresql-server-dev of this version"
 [[ -x $daemon ]] || fail "$daemon is missing: cargo build --release -p cachetag-invalidator"
+[[ -z $captures || -x $relay ]] || fail "$relay is missing: cargo build --release -p cachetag-tests --bin regression"
 suite=$(scripts/regression/sources.sh)
 
 work=$(mktemp -d)
@@ -30,11 +45,10 @@ cleanup() {
     for data in "$work"/*/data; do
         [[ ! -f $data/postmaster.pid ]] || "${as_postgres[@]}" "$bin/pg_ctl" -D "$data" -m immediate -w stop >/dev/null 2>&1 || true
     done
-    if [[ ${1:-} == --keep ]]; then echo "kept: $work"; else rm -rf "$work"; fi
+    if [[ -n $keep ]]; then echo "kept: $work"; else rm -rf "$work"; fi
 }
-trap 'cleanup "${keep:-}"' EXIT
+trap cleanup EXIT
 trap 'exit 1' INT TERM
-keep=${1:-}
 
 free_port() { # one that nobody listens on
     local port
@@ -83,10 +97,10 @@ start_server() { # name, settings…
     done
 }
 
-run_suite() { # name
-    local name=$1 began=$SECONDS
+run_suite() { # name, port
+    local name=$1 port=$2 began=$SECONDS
     (cd "$work/$name/out" && LANG=C LC_ALL=C "${as_postgres[@]}" "$regress" --bindir="$psql_bin" --inputdir="$work/suite" --outputdir="$work/$name/out" --dlpath="$work/lib" \
-        --host=127.0.0.1 --port="$PGPORT" --user=postgres --use-existing --dbname=regression --schedule="$work/suite/parallel_schedule" \
+        --host=127.0.0.1 --port="$port" --user=postgres --use-existing --dbname=regression --schedule="$work/suite/parallel_schedule" \
         >"$work/$name/out/run.log" 2>&1) || true
     ran=$(grep -cE '\.\.\. (ok|FAILED)' "$work/$name/out/run.log" || true)
     failed=$(grep -E '\.\.\. FAILED' "$work/$name/out/run.log" | sed -E 's/^(test| )? *([a-z0-9_.]+) .*/\2/' | tr '\n' ' ' || true)
@@ -95,7 +109,7 @@ run_suite() { # name
 }
 
 start_server without
-run_suite without
+run_suite without "$PGPORT"
 "${as_postgres[@]}" "$bin/pg_ctl" -D "$work/without/data" -m fast -w stop >/dev/null
 
 start_server with "shared_preload_libraries = 'libcachetag'"
@@ -111,9 +125,23 @@ for _ in {1..300}; do
     [[ $(ask "SELECT count(*) FROM pg_replication_slots WHERE active") == 0 ]] || break
     sleep 0.1
 done
-run_suite with
-
 problems=()
+if [[ -n $captures ]]; then
+    relay_port=$(free_port)
+    "$relay" --listen "$relay_port" --postgres "$PGPORT" --redis "$redis_port" >"$work/captured.txt" 2>"$work/relay.log" &
+    relay_pid=$!
+    pids+=("$relay_pid")
+    for _ in {1..100}; do
+        ! (exec 3<>"/dev/tcp/127.0.0.1/$relay_port") 2>/dev/null || break
+        sleep 0.1
+    done
+    run_suite with "$relay_port"
+    kill "$relay_pid" 2>/dev/null || true
+    wait "$relay_pid" || problems+=("capture has missed something, or its relay has failed")
+    cat "$work/captured.txt" "$work/relay.log"
+else
+    run_suite with "$PGPORT"
+fi
 different=()
 for file in "$work"/without/out/results/*.out; do
     test=$(basename "$file" .out)

@@ -35,6 +35,7 @@ mod load;
 pub mod memory;
 pub mod model;
 mod random;
+pub mod regression;
 mod stack;
 pub mod stampede;
 mod template;

@@ -105,6 +105,9 @@ async fn it_serves_until_it_is_told_to_stop() {
     for signal in [libc::SIGTERM, libc::SIGINT] {
         let dev = Dev::start(&["--load", &load]);
         let data = dev.value("SELECT current_setting('data_directory')").await;
+        // Preloaded: the commit floor is known, and captures raise their tokens.
+        let floor = dev.value("SELECT current_setting('cachetag.floor')").await;
+        assert!(floor.split_once('/').is_some_and(|(high, _)| u32::from_str_radix(high, 16).is_ok()), "{floor}");
         let mut cache = dev.cache().await;
         let missed = cache.get("p1").await.expect("get");
         let ttl = Duration::from_secs(60);

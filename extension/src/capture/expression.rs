@@ -1,5 +1,6 @@
 //! What the expressions of a plan depend on besides rows.
 
+use std::collections::BTreeSet;
 use std::ffi::{CStr, c_char, c_void};
 
 use pgrx::prelude::*;
@@ -30,6 +31,8 @@ pub struct Expressions {
     pub findings: Findings,
     /// A column like `ctid` or `xmin`, which changes without a change of the row.
     pub reads_system_column: bool,
+    /// Relations whose columns make the type of a value: what `NULL::t` is depends on them, though no row is read.
+    pub row_types: BTreeSet<u32>,
 }
 
 impl Expressions {
@@ -98,6 +101,38 @@ impl Expressions {
         }
     }
 
+    /// # Safety
+    ///
+    /// The node is one of an expression.
+    unsafe fn look_at_type(&mut self, node: *mut pg_sys::Node) {
+        use pg_sys::NodeTag::*;
+        // SAFETY: these nodes have a type; look-ups by it.
+        unsafe {
+            match (*node).type_ {
+                T_Const | T_Param | T_Var | T_FuncExpr | T_RowExpr | T_ConvertRowtypeExpr | T_CoerceViaIO
+                | T_RelabelType | T_CoerceToDomain | T_ArrayExpr | T_ArrayCoerceExpr => {}
+                _ => return,
+            }
+            let mut type_oid = pg_sys::exprType(node);
+            // Domains over arrays of domains, and so on.
+            while type_oid.to_u32() >= pg_sys::FirstNormalObjectId {
+                let base = pg_sys::getBaseType(type_oid);
+                let element = pg_sys::get_element_type(base);
+                if element != pg_sys::InvalidOid {
+                    type_oid = element;
+                } else if base != type_oid {
+                    type_oid = base;
+                } else {
+                    let relation = pg_sys::typeOrDomainTypeRelid(type_oid);
+                    if relation != pg_sys::InvalidOid {
+                        self.row_types.insert(relation.to_u32());
+                    }
+                    return;
+                }
+            }
+        }
+    }
+
     fn call(&mut self, function: pg_sys::Oid) {
         self.findings.add(findings_of(function).as_deref());
     }
@@ -130,6 +165,7 @@ unsafe extern "C-unwind" fn visit(node: *mut pg_sys::Node, context: *mut c_void)
     // SAFETY: the context is what `look_at` passed, borrowed by nobody else while C walks; the tag of a node says what it is.
     unsafe {
         let expressions = &mut *context.cast::<Expressions>();
+        expressions.look_at_type(node);
         match (*node).type_ {
             T_FuncExpr if CURRENT_SETTING.contains(&(*node.cast::<pg_sys::FuncExpr>()).funcid.to_u32()) => {
                 expressions.setting(node.cast());

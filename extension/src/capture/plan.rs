@@ -141,6 +141,10 @@ pub unsafe fn analyse(query: *mut pg_sys::QueryDesc, is_detailed: bool) -> Analy
         for entry in nodes::list((*plan).rtable) {
             analysis.relations.extend(relation(entry.cast(), &mut findings));
         }
+        // After those that are read, whose tags may be enough.
+        let row_types = std::mem::take(&mut walk.expressions.row_types);
+        let named = row_types.into_iter().map(|oid| Named { oid: oid.into(), families: Vec::new() });
+        analysis.relations.extend(named);
         for state in walk.scans {
             analysis.scans.extend(scan(state, &mut findings, is_detailed));
         }

@@ -112,11 +112,11 @@ pub enum DevError {
     },
     /// The extension's files are not in this server.
     #[error(
-        "the extension cachetag is not installed in this PostgreSQL server ({} is missing); run `make install PG_CONFIG={}`", control.display(), pg_config.display()
+        "the extension cachetag is not installed in this PostgreSQL server ({} is missing); run `make install PG_CONFIG={}`", missing.display(), pg_config.display()
     )]
     ExtensionMissing {
-        /// The control file that should be there.
-        control: PathBuf,
+        /// The file that should be there.
+        missing: PathBuf,
         /// The `pg_config` of the server.
         pg_config: PathBuf,
     },

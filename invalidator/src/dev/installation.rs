@@ -65,17 +65,22 @@ impl Installation {
         ask(&self.program("postgres"), "--version")
     }
 
-    /// The error that explains a missing control file, if it is missing.
+    /// The error that names the first file of the extension that is missing, if one is. A server without a `pg_config` cannot be asked.
     pub fn extension_missing(&self) -> Option<DevError> {
         let pg_config = self.program("pg_config");
         let control = PathBuf::from(ask(&pg_config, "--sharedir")?).join(CONTROL_FILE);
-        (!control.is_file()).then_some(DevError::ExtensionMissing { control, pg_config })
+        let missing = [control, self.library_file()?].into_iter().find(|file| !file.is_file())?;
+        Some(DevError::ExtensionMissing { missing, pg_config })
     }
 
     /// The name under which the server can preload the extension's library, if it has it.
     pub fn library(&self) -> Option<&'static str> {
+        self.library_file()?.is_file().then_some(LIBRARY)
+    }
+
+    fn library_file(&self) -> Option<PathBuf> {
         let folder = PathBuf::from(ask(&self.program("pg_config"), "--pkglibdir")?);
-        folder.join(LIBRARY).with_extension("so").is_file().then_some(LIBRARY)
+        Some(folder.join(LIBRARY).with_extension("so"))
     }
 }
 
@@ -110,6 +115,34 @@ mod tests {
         assert_eq!(major_of("postgres (PostgreSQL) 15.20 (Debian 15.20-0+deb12u1)"), Some("15"));
         assert_eq!(major_of("postgres (PostgreSQL) 19devel"), Some("19"));
         assert_eq!(major_of("postgres (EnterpriseDB) x"), None);
+    }
+
+    #[test]
+    fn what_is_missing_of_the_extension_is_named() {
+        use std::os::unix::fs::PermissionsExt;
+
+        let folder = crate::dev::Folder::temporary("cachetag-devtest").expect("a folder");
+        let home = folder.path();
+        let script = format!("#!/bin/sh\necho {}/${{1#--}}\n", home.display());
+        for program in ["postgres", "initdb", "pg_config"] {
+            std::fs::write(home.join(program), &script).expect("a program");
+            let may_run = std::fs::Permissions::from_mode(0o755);
+            std::fs::set_permissions(home.join(program), may_run).expect("may be run");
+        }
+        let installation = Installation::at(home).expect("both programs are there");
+        let missing = || installation.extension_missing().map(|error| error.to_string()).unwrap_or_default();
+        assert!(
+            missing().contains("cachetag.control is missing") && missing().contains("make install"),
+            "{}",
+            missing()
+        );
+        std::fs::create_dir_all(home.join("sharedir/extension")).expect("a folder");
+        std::fs::write(home.join("sharedir").join(CONTROL_FILE), "").expect("a file");
+        assert!(missing().contains("libcachetag.so is missing"), "{}", missing());
+        assert_eq!(installation.library(), None);
+        std::fs::create_dir_all(home.join("pkglibdir")).expect("a folder");
+        std::fs::write(home.join("pkglibdir/libcachetag.so"), "").expect("a file");
+        assert!(missing().is_empty() && installation.library() == Some(LIBRARY));
     }
 
     #[test]

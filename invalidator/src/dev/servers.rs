@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::time::{Duration, Instant};
 
 use super::folder::Folder;
+use super::installation::Installation;
 use super::loaded::Loaded;
 use super::postgres::Postgres;
 use super::redis::Redis;
@@ -34,7 +35,16 @@ impl Servers {
         };
         let user = User::for_servers()?;
         let home = folder.private("postgres", user.as_ref())?;
+        let installation = Installation::find()?;
+        // Before the first server starts: neither the commit floor nor the extension is there without its files.
+        if let Some(missing) = installation.extension_missing() {
+            return Err(missing);
+        }
         let mut builder = Postgres::builder(home.join("data"));
+        if let Some(library) = installation.library() {
+            builder = builder.setting("shared_preload_libraries", library);
+        }
+        builder = builder.installation(installation);
         if let Some(port) = args.postgres_port {
             builder = builder.port(port);
         }
