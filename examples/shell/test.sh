@@ -135,8 +135,12 @@ test_fresh_time() {
     local before
     before=$(count)
     same '{"name" : "Product 66", "price" : 76.00}' "$(page 66 --fresh 60)"
-    eventually prints "$((before + 1))" count
-    eventually prints hit peek 66
+    # Where a program takes as long to start as the value is fresh, a refresh of before may still have the lease: then it is for the next reader.
+    refreshed() {
+        page 66 --fresh 60 >/dev/null
+        prints hit peek 66 && (($(count) > before))
+    }
+    eventually refreshed
 }
 
 test_bypass_reads_the_database_and_stores_nothing() {

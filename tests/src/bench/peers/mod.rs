@@ -108,7 +108,7 @@ async fn hits(plan: &Plan, table: &mut Table, peer: &mut Peer, rust: &Rust) {
             if at_once == 1 {
                 in_memory.push(rust.in_memory(reads).await);
             }
-            from_redis.push(rust.from_redis(reads, at_once).await);
+            from_redis.push(rust.in_redis(reads, at_once).await);
             get_in_rust.push(rust.get(reads, at_once).await);
         }
         let (in_memory, from_redis, get_in_rust) = (median(in_memory), median(from_redis), median(get_in_rust));

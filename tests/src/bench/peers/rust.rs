@@ -62,7 +62,7 @@ impl Rust {
     }
 
     /// Hits a second from Redis, so many at a time.
-    pub(super) async fn from_redis(&self, reads: u32, at_once: u32) -> f64 {
+    pub(super) async fn in_redis(&self, reads: u32, at_once: u32) -> f64 {
         tokio::time::sleep(BREATH).await;
         let started = Instant::now();
         for _ in 0..reads / at_once {
