@@ -72,7 +72,7 @@ pub fn table_name(table: pg_sys::Oid) -> String {
         if name.is_null() {
             return table.to_u32().to_string();
         }
-        let schema = pg_sys::get_namespace_name(pg_sys::get_rel_namespace(table));
+        let schema = pg_sys::get_namespace_name_or_temp(pg_sys::get_rel_namespace(table));
         text(pg_sys::quote_qualified_identifier(schema, name))
     }
 }
