@@ -43,6 +43,10 @@ pub enum Guard {
     Untracked,
     /// Tables whose changes are not in the log.
     Unlogged,
+    /// Cursors that were opened before.
+    Opened,
+    /// The version of before the queries: it is that of the end.
+    Version,
 }
 
 /// Is it forgotten?

@@ -29,6 +29,7 @@ mod watch;
 
 use pgrx::prelude::*;
 
+use crate::broken::{Guard, forgets};
 use crate::error::{Error, Result};
 use crate::snapshot;
 use crate::token::{self, Raised};
@@ -82,7 +83,12 @@ fn capture_end() -> Result<
     >,
     pg_sys::panic::ErrorReport,
 > {
-    let capture = session::end().ok_or(Error::NoCapture)?;
+    let mut capture = session::end().ok_or(Error::NoCapture)?;
+    if forgets(Guard::Version)
+        && let Raised::To(Some(version)) = token::raise(capture.as_of.as_deref())?
+    {
+        capture.as_of = Some(version.to_string());
+    }
     let reasons = capture.all_reasons();
     let session = capture.session.iter().cloned().collect();
     Ok(TableIterator::once((capture.tags(), capture.as_of, reasons.is_empty(), reasons, session)))

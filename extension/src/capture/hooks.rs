@@ -216,7 +216,7 @@ unsafe fn enter(query: *mut pg_sys::QueryDesc, address: usize) {
             }
             running.frames.push(Frame { address, snapshot });
             let key = ((*query).estate as usize, session::generation());
-            session::is_active() && !running.seen.contains(&key)
+            session::is_active() && !running.seen.contains(&key) && !forgets(Guard::Opened)
         });
         if is_foreign {
             opened_before();

@@ -26,7 +26,7 @@ struct Arguments {
     #[arg(long)]
     stop: bool,
     /// What capture is made to forget, on purpose
-    #[arg(long, value_parser = clap::builder::PossibleValuesParser::new(broken::all()))]
+    #[arg(long, value_parser = clap::builder::PossibleValuesParser::new(broken::GUARDS))]
     forgets: Option<String>,
 }
 
@@ -41,7 +41,7 @@ fn main() -> ExitCode {
         workers: arguments.workers.unwrap_or(defaults.workers),
         stop_at_miss: arguments.stop,
         progress: true,
-        forgets: broken::all().find(|guard| arguments.forgets.as_deref() == Some(guard)),
+        forgets: broken::GUARDS.iter().find(|guard| arguments.forgets.as_deref() == Some(**guard)).copied(),
         ..defaults
     });
     print!("{report}");

@@ -26,15 +26,14 @@ pub const GUARDS: &[&str] = &[
     "Options",
     "Untracked",
     "Unlogged",
+    "Opened",
+    "Version",
+    "LazyParameters",
+    "Definitions",
+    "Collations",
+    "Settings",
+    "Texts",
 ];
-
-/// The same, where it takes more than the tests have time for to notice: `target/release/capture --forgets …`.
-pub const RARE: &[&str] = &["LazyParameters", "Definitions", "Collations", "Settings", "Texts"];
-
-/// All of them.
-pub fn all() -> impl Iterator<Item = &'static str> {
-    GUARDS.iter().chain(RARE).copied()
-}
 
 /// The extension's library.
 const LIBRARY: &str = "libcachetag.so";

@@ -5,10 +5,19 @@ use redis::aio::MultiplexedConnection;
 use redis::cmd;
 use tokio_postgres::Client;
 
-use crate::Stack;
+use crate::{Lsn, Stack};
 
 /// Streams, each with its records: id, and fields and values in turn.
 type Reply = Option<Vec<(String, Vec<(String, Vec<String>)>)>>;
+
+/// A tag that was bumped, and at which position.
+#[derive(Debug, Clone)]
+pub struct Bump {
+    /// The tag.
+    pub tag: Tag,
+    /// What entries are compared with: no earlier than the end of the commit.
+    pub at: Lsn,
+}
 
 /// How long one XREAD waits; the connection has a bound of its own.
 const BLOCK_MS: u32 = 100;
@@ -34,14 +43,14 @@ impl Log {
     /// All that was bumped since the last call, and committed before this one.
     ///
     /// A transaction that bumps nothing leaves no record: a fence is committed behind it, a tag that nobody depends on.
-    pub async fn since(&mut self, client: &Client) -> Vec<Tag> {
+    pub async fn since(&mut self, client: &Client) -> Vec<Bump> {
         let mut bumped = Vec::new();
         let mut fence = self.fence(client).await;
         for _ in 0..ATTEMPTS {
             let read = self.read().await;
             let (is_there, covers) =
-                (read.iter().any(|tag| tag.as_str() == fence), read.iter().any(Tag::is_everything));
-            bumped.extend(read.into_iter().filter(|tag| tag.family() != "fence"));
+                (read.iter().any(|bump| bump.tag.as_str() == fence), read.iter().any(|bump| bump.tag.is_everything()));
+            bumped.extend(read.into_iter().filter(|bump| bump.tag.family() != "fence"));
             if is_there {
                 return bumped;
             }
@@ -61,19 +70,26 @@ impl Log {
         fence
     }
 
-    async fn read(&mut self) -> Vec<Tag> {
+    async fn read(&mut self) -> Vec<Bump> {
         let mut call = cmd("XREAD");
         call.arg("BLOCK").arg(BLOCK_MS).arg("STREAMS").arg(&self.key).arg(&self.place);
-        let reply: Reply = call.query_async(&mut self.redis).await.unwrap_or_else(|error| panic!("XREAD: {error}"));
-        let mut tags = Vec::new();
+        let reply: Reply = match call.query_async(&mut self.redis).await {
+            Ok(reply) => reply,
+            // A machine that is busy elsewhere; how often this may be, the caller counts.
+            Err(error) if error.is_timeout() => None,
+            Err(error) => panic!("XREAD: {error}"),
+        };
+        let mut bumps = Vec::new();
         for (id, fields) in reply.into_iter().flatten().flat_map(|(_, records)| records) {
+            let at = id.split('-').next().and_then(|at| at.parse().ok()).unwrap_or_else(|| panic!("in the log: {id}"));
             // A soft bump, too, says that the value may have changed.
             for field in fields.chunks(2).filter(|field| matches!(field[0].as_str(), "hard" | "soft")) {
                 let texts = field[1].lines().filter(|text| !text.is_empty());
-                tags.extend(texts.map(|text| Tag::parse(text).unwrap_or_else(|error| panic!("in the log: {error}"))));
+                let parse = |text| Tag::parse(text).unwrap_or_else(|error| panic!("in the log: {error}"));
+                bumps.extend(texts.map(|text| Bump { tag: parse(text), at }));
             }
             self.place = id;
         }
-        tags
+        bumps
     }
 }

@@ -1,6 +1,7 @@
 //! Transactions that change what tables, views, functions and policies are. Each leaves a world in which the grammar's names mean something.
 
 use super::mutation::Mutation;
+use super::theme::Theme;
 use super::world::{Focus, RELATIONS, index, rule};
 use crate::Random;
 
@@ -76,6 +77,12 @@ const CHANGES: &[&str] = &[
 impl Mutation {
     /// A change of definitions, of rules among them.
     pub fn definition(random: &mut Random, focus: &Focus) -> Mutation {
+        if focus.theme == Some(Theme::Definitions) && random.percent(80) {
+            let of_functions: Vec<_> = CHANGES.iter().filter(|text| text.contains(" FUNCTION ")).collect();
+            return Mutation {
+                statements: vec!["BEGIN".to_owned(), random.pick(&of_functions).to_string(), "COMMIT".to_owned()],
+            };
+        }
         let text = match random.below(10) {
             0 => {
                 let relation = random.pick(RELATIONS);

@@ -10,13 +10,15 @@ mod definition;
 mod kind;
 mod mutation;
 mod query;
+mod race;
 mod report;
 mod session;
+mod theme;
 mod trial;
 mod world;
 
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 pub use report::{Miss, Report};
@@ -38,7 +40,7 @@ pub struct Options {
     pub stop_at_miss: bool,
     /// Prints a line after each world.
     pub progress: bool,
-    /// What capture is made to forget, one of [`broken::all`].
+    /// What capture is made to forget, one of [`broken::GUARDS`].
     pub forgets: Option<&'static str>,
 }
 
@@ -53,15 +55,15 @@ impl Options {
 /// Runs the worlds.
 pub fn run(options: &Options) -> Report {
     let began = Instant::now();
-    let (next, changes, stopped) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
+    let (next, changes, stopped) = (AtomicU64::new(0), AtomicU64::new(0), Arc::new(AtomicBool::new(false)));
     let whole = Mutex::new(Report::default());
     let worker = || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         runtime.block_on(async {
-            let mut trial = Trial::start(options).await;
+            let mut trial = Trial::start(options, Arc::clone(&stopped)).await;
             loop {
                 let world = next.fetch_add(1, Ordering::Relaxed);
-                let enough = changes.load(Ordering::Relaxed) >= options.changes || stopped.load(Ordering::Relaxed) > 0;
+                let enough = changes.load(Ordering::Relaxed) >= options.changes || stopped.load(Ordering::Relaxed);
                 if world >= options.worlds || enough {
                     return;
                 }
@@ -69,7 +71,7 @@ pub fn run(options: &Options) -> Report {
                 report.lasted = began.elapsed();
                 changes.fetch_add(report.changes, Ordering::Relaxed);
                 if options.stop_at_miss && report.miss_count > 0 {
-                    stopped.store(1, Ordering::Relaxed);
+                    stopped.store(true, Ordering::Relaxed);
                 }
                 let mut whole = whole.lock().expect("no worker has failed");
                 whole.add(report);
@@ -88,4 +90,39 @@ pub fn run(options: &Options) -> Report {
         });
     });
     whole.into_inner().expect("no worker has failed")
+}
+
+/// Has capture forget one guard after the other until a miss shows that it does, or `options.changes` cached results have changed. The workers take the guards in
+/// turn, on servers that they keep. What each guard took to be noticed, in their order.
+pub fn notice(options: &Options, guards: &[&'static str]) -> Vec<(&'static str, Report)> {
+    let next = AtomicU64::new(0);
+    let reports = Mutex::new(Vec::with_capacity(guards.len()));
+    let options = Options { stop_at_miss: true, forgets: guards.first().copied(), ..options.clone() };
+    let worker = || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(async {
+            let mut trial = Trial::start(&options, Arc::default()).await;
+            loop {
+                let place = next.fetch_add(1, Ordering::Relaxed) as usize;
+                let Some(guard) = guards.get(place) else { return };
+                let began = Instant::now();
+                trial.forget(guard);
+                let mut report = Report::default();
+                while report.miss_count == 0 && report.changes < options.changes {
+                    let mut world = trial.world(options.seed.wrapping_add(report.worlds)).await;
+                    world.lasted = began.elapsed();
+                    report.add(world);
+                }
+                reports.lock().expect("no worker has failed").push((place, *guard, report));
+            }
+        });
+    };
+    std::thread::scope(|scope| {
+        (0..options.workers).for_each(|_| {
+            scope.spawn(worker);
+        });
+    });
+    let mut reports = reports.into_inner().expect("no worker has failed");
+    reports.sort_by_key(|(place, ..)| *place);
+    reports.into_iter().map(|(_, guard, report)| (guard, report)).collect()
 }

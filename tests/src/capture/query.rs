@@ -1,6 +1,7 @@
 //! A grammar of queries whose rows depend on the data only: not on the plan, not on the order of rows.
 
 use super::kind::{Class, INT8, Kind, TEXT};
+use super::theme::Theme;
 use super::world::{Column, FUNCTIONS, Focus, READER, Relation};
 use crate::Random;
 
@@ -74,6 +75,12 @@ struct Grammar<'r> {
 
 impl Grammar<'_> {
     fn query(&mut self) -> String {
+        match self.focus.theme {
+            Some(Theme::Lazy) if self.random.percent(70) => return self.lazy(),
+            Some(Theme::Definitions) if self.random.percent(70) => return format!("SELECT {}", self.call(&[])),
+            Some(Theme::Collations | Theme::Settings | Theme::Texts) if self.random.percent(50) => return self.equal(),
+            _ => {}
+        }
         match self.random.below(100) {
             0..25 => self.star(),
             25..55 => self.select(&[], 1 + self.room % 3),
@@ -451,7 +458,42 @@ impl Grammar<'_> {
         )
     }
 
+    /// A condition on a value that is asked for only where a row fulfils another one.
+    fn lazy(&mut self) -> String {
+        let relation = self.focus.pick(self.random, |relation| relation.is_table && relation.is_tracked);
+        let item = named(self.alias(), relation.columns);
+        let (first, kind) = self.random.pick(&item.1).clone();
+        let value = kind.literal(self.random);
+        let of = kind.compared(self.random);
+        let value = self.param(of, value);
+        let second = self.column_of(std::slice::from_ref(&item), Class::Int).unwrap_or_else(|| "1".to_owned());
+        let (name, alias) = (relation.name, &item.0);
+        let needed = match self.random.below(4) {
+            0 => self.select(&[], 1),
+            1 => "SELECT q.x FROM acl q".to_owned(),
+            2 => "SELECT q.z FROM c q WHERE q.z < 4".to_owned(),
+            _ => "SELECT q.x FROM base q".to_owned(),
+        };
+        format!(
+            "SELECT * FROM {name} {alias} WHERE {alias}.{first} = {value} AND {second} = (SELECT max(q.v) FROM ({needed}) q(v))"
+        )
+    }
+
+    /// One column is equal to one value.
+    fn equal(&mut self) -> String {
+        let relation = self.focus.pick(self.random, |relation| relation.is_table && relation.is_tracked);
+        let (column, kind) = *self.random.pick(&self.focus.columns(relation)[1..]);
+        let (of, value) = (kind.compared(self.random), kind.literal(self.random));
+        let value = self.param(of, value);
+        format!("SELECT * FROM {} WHERE {column} = {value}", relation.name)
+    }
+
     fn scalars(&mut self) -> String {
+        if self.random.percent(25) {
+            // No row is read, but the columns of a table make the type.
+            let of = *self.random.pick(&["a", "base", "part", "child_2"]);
+            return format!("SELECT json_populate_record(NULL::{of}, '{{\"id\": 1, \"more\": 7}}')::text");
+        }
         let values: Vec<String> = (0..1 + self.random.below(2)).map(|_| self.value(&[])).collect();
         format!("SELECT {}", values.join(", "))
     }

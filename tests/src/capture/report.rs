@@ -38,6 +38,12 @@ pub struct Report {
     pub hits: u64,
     /// Pairs of a cached result and a transaction that did neither.
     pub spared: u64,
+    /// Cacheable results that were captured with a token, beside a writer.
+    pub raced: u64,
+    /// Of these, those with an `as_of` above the token.
+    pub raised: u64,
+    /// Of these, those that were not true any more when the writer had committed.
+    pub overtaken: u64,
     /// Why results were not cacheable, and how often.
     pub reasons: BTreeMap<String, u64>,
     /// Changes by the kind of the query's first relation, to see what is covered.
@@ -66,6 +72,9 @@ impl Report {
         self.changes += other.changes;
         self.hits += other.hits;
         self.spared += other.spared;
+        self.raced += other.raced;
+        self.raised += other.raised;
+        self.overtaken += other.overtaken;
         other.reasons.into_iter().for_each(|(reason, times)| *self.reasons.entry(reason).or_default() += times);
         other.modes.into_iter().for_each(|(mode, times)| *self.modes.entry(mode).or_default() += times);
         self.miss_count += other.miss_count;
@@ -123,6 +132,13 @@ impl fmt::Display for Report {
             share(self.hits.saturating_sub(self.changes), self.hits)
         )?;
         writeln!(f, "results left alone    {:>9}", self.spared)?;
+        writeln!(
+            f,
+            "beside a writer       {:>9}   {:.1} % as of more than the token, {:.1} % overtaken",
+            self.raced,
+            share(self.raised, self.raced),
+            share(self.overtaken, self.raced)
+        )?;
         for (reason, times) in &self.reasons {
             writeln!(f, "  not cacheable {times:>7}   {reason}")?;
         }

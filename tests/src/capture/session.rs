@@ -3,6 +3,7 @@
 use tokio_postgres::{Client, SimpleQueryMessage};
 
 use super::query::Query;
+use super::theme::Theme;
 use crate::Random;
 
 /// How a query is run between `capture_begin` and `capture_end`.
@@ -22,6 +23,10 @@ pub enum Mode {
     Extended,
     /// By DECLARE and FETCH.
     Cursor,
+    /// By DECLARE before the capture and FETCH in it: its snapshot is older.
+    Opened,
+    /// The same WITH HOLD, after the end of its transaction.
+    Held,
     /// In a savepoint that is released.
     Savepoint,
     /// In a savepoint that is rolled back: the application has seen the rows all the same.
@@ -104,7 +109,7 @@ pub struct Way {
 
 impl Way {
     /// Any.
-    pub fn random(random: &mut Random) -> Way {
+    pub fn random(random: &mut Random, theme: Option<Theme>) -> Way {
         let mut settings = Vec::new();
         if random.percent(70) {
             settings.extend(SWITCHES.iter().filter(|_| random.percent(25)).map(|name| format!("SET {name} = off")));
@@ -113,11 +118,17 @@ impl Way {
         if random.percent(4) {
             settings.extend(PARALLEL.iter().map(|setting| format!("SET {setting}")));
         }
-        let is_odd = random.percent(10);
+        let is_odd = random.percent(if theme == Some(Theme::Settings) { 70 } else { 10 });
         if is_odd {
             settings.extend(TEXTS.iter().map(|setting| format!("SET {setting}")));
         }
-        Way { mode: if random.percent(3) { Mode::RolledBack } else { *random.pick(MODES) }, settings, is_odd }
+        let mode = match random.below(100) {
+            0..3 => Mode::RolledBack,
+            3..5 => Mode::Opened,
+            5 => Mode::Held,
+            _ => *random.pick(MODES),
+        };
+        Way { mode, settings, is_odd }
     }
 }
 
@@ -174,6 +185,7 @@ pub async fn capture(client: &Client, query: &Query, way: &Way) -> Result<Captur
     if result.is_err() {
         // Whatever is open is given up.
         client.batch_execute("ROLLBACK").await?;
+        client.batch_execute("CLOSE ALL").await?;
         client.batch_execute(ALWAYS).await?;
         // A capture outlives a rollback. If it had not come that far, there is none.
         let _ = client.batch_execute("SELECT FROM cachetag.capture_end()").await;
@@ -242,6 +254,17 @@ async fn attempt(client: &Client, query: &Query, way: &Way) -> Result<Captured, 
                 rows.extend(fetched);
             }
             (Some(rows), last(run(format!("CLOSE c; {end}; COMMIT")).await?).nth(1))
+        }
+        Mode::Opened => {
+            run(format!("{before}; BEGIN; DECLARE c CURSOR FOR {text}; {BEGIN}")).await?;
+            let rows = run("FETCH ALL FROM c".to_owned()).await?.pop();
+            (rows, last(run(format!("{end}; COMMIT")).await?).nth(1))
+        }
+        Mode::Held => {
+            run(format!("{before}; BEGIN; DECLARE c CURSOR WITH HOLD FOR {text}; COMMIT")).await?;
+            run(BEGIN.to_owned()).await?;
+            let rows = run("FETCH ALL FROM c".to_owned()).await?.pop();
+            (rows, last(run(format!("{end}; CLOSE c")).await?).nth(1))
         }
         Mode::Savepoint | Mode::RolledBack => {
             let undo = if way.mode == Mode::Savepoint { "RELEASE s" } else { "ROLLBACK TO s" };

@@ -1,6 +1,8 @@
 //! One world after the other on servers of a worker's own.
 
 use std::cell::Cell;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use cachetag_core::Tag;
@@ -9,8 +11,10 @@ use tokio_postgres::Client;
 use super::bumps::Log;
 use super::mutation::Mutation;
 use super::query::Query;
+use super::race::may_stay_open;
 use super::report::{Miss, Report};
 use super::session::{ALWAYS, Mode, Way, answers, capture, lines};
+use super::theme::Theme;
 use super::world::{self, Focus};
 use super::{Options, broken};
 use crate::{DATABASE, Random, Stack, StackOptions, eventually};
@@ -27,8 +31,14 @@ const TURNOVER: usize = 3;
 const TRIED: u32 = 6;
 /// Of a hundred transactions, those that change definitions.
 const DEFINITIONS: usize = 14;
+/// The same where the world is about them.
+const MORE_DEFINITIONS: usize = 50;
+/// Of a hundred changes of rows, those beside which a query is captured with a token.
+const RACES: usize = 25;
 /// Of a hundred queries without rows, those that are not cached: little can change them.
 const EMPTY: usize = 85;
+/// The same where the world is about rows that are not there yet.
+const FEWER_EMPTY: usize = 30;
 /// Of a hundred captures that show their rows, those whose rows are compared with what the query says without a capture.
 const CHECKED: usize = 20;
 
@@ -36,13 +46,17 @@ const CHECKED: usize = 20;
 pub struct Trial {
     options: Options,
     /// Changes the world.
-    writer: Client,
+    pub(super) writer: Client,
     /// Captures.
-    reader: Client,
+    pub(super) reader: Client,
     /// Looks at results without capturing them.
     checker: Client,
     log: Log,
-    stack: Stack,
+    pub(super) stack: Stack,
+    /// Another worker has found what it was to find.
+    stopped: Arc<AtomicBool>,
+    /// What the present world is about.
+    theme: Option<Theme>,
     /// A capture has crashed the server.
     has_crashed: Cell<bool>,
 }
@@ -67,7 +81,7 @@ impl Entry {
 
 impl Trial {
     /// Starts the servers.
-    pub async fn start(options: &Options) -> Trial {
+    pub async fn start(options: &Options, stopped: Arc<AtomicBool>) -> Trial {
         let mut servers = StackOptions::new().setting("max_parallel_workers", "4");
         if options.forgets.is_some() {
             servers = servers.installation(broken::installation());
@@ -75,13 +89,24 @@ impl Trial {
         let stack = Stack::start(servers).await;
         let (writer, reader, checker) = (stack.connect().await, stack.connect().await, stack.connect().await);
         let log = Log::open(&stack).await;
-        Trial { options: options.clone(), writer, reader, checker, log, stack, has_crashed: Cell::new(false) }
+        Trial {
+            options: options.clone(),
+            writer,
+            reader,
+            checker,
+            log,
+            stack,
+            stopped,
+            theme: None,
+            has_crashed: Cell::new(false),
+        }
     }
 
     /// A world from its making to its end.
     pub async fn world(&mut self, seed: u64) -> Report {
         let mut random = Random::new(seed);
-        let focus = Focus::random(&mut random);
+        self.theme = Theme::random(&mut random, self.options.forgets);
+        let focus = Focus::random(&mut random, self.theme);
         let mut report = Report { worlds: 1, ..Report::default() };
         self.writer.batch_execute(ALWAYS).await.expect("settings");
         for statement in world::statements(&mut random, &focus) {
@@ -96,6 +121,9 @@ impl Trial {
 
         let mut pool: Vec<Entry> = Vec::new();
         for _ in 0..TRANSACTIONS {
+            if self.stopped.load(Ordering::Relaxed) {
+                break;
+            }
             for _ in 0..TURNOVER {
                 // Queries that little can change make room for others.
                 if pool.len() > POOL / 2 {
@@ -116,24 +144,47 @@ impl Trial {
                 self.recover().await;
                 break;
             }
-            let definition = random.percent(DEFINITIONS);
+            let definition =
+                random.percent(if self.theme == Some(Theme::Definitions) { MORE_DEFINITIONS } else { DEFINITIONS });
             let mutation = if definition {
                 Mutation::definition(&mut random, &focus)
             } else {
                 Mutation::rows(&mut random, &focus)
             };
-            if !self.commit(&mutation).await {
+            let mut raced = None;
+            if !definition && !pool.is_empty() && may_stay_open(&mutation) && random.percent(RACES) {
+                // One that has rows, mostly.
+                let query = random.pick(&pool).query.clone();
+                match self.race(&mut random, query, &mutation).await {
+                    Some(captured) => raced = captured,
+                    None => continue,
+                }
+            } else if !self.commit(&mutation).await {
                 continue;
             }
             report.mutations += 1;
             report.definitions += u64::from(definition);
             let bumps = self.log.since(&self.writer).await;
+            if let Some(raced) = raced {
+                self.judge_raced(raced, &bumps, seed, &mutation, &mut report).await;
+            }
+            let bumps: Vec<Tag> = bumps.into_iter().map(|bump| bump.tag).collect();
             pool = self.judge(&mut random, pool, &mutation, &bumps, seed, &mut report).await;
             if self.options.stop_at_miss && report.miss_count > 0 {
                 break;
             }
         }
         report
+    }
+
+    /// From now on capture forgets this.
+    pub fn forget(&mut self, guard: &'static str) {
+        self.options.forgets = Some(guard);
+    }
+
+    /// What makes capture forget what it is to forget, behind other settings.
+    pub(super) fn broken(&self) -> String {
+        self.options.forgets.map_or_else(String::new, |guard| format!("; SET cachetag.broken = '{guard}'"))
     }
 
     /// Waits for a server that has crashed, and begins anew.
@@ -176,13 +227,14 @@ impl Trial {
     ) -> Option<Entry> {
         // A new query has to be one; a known one is looked at again only where the capture does not show its rows as text.
         let mut rows = if is_new { Some(self.rows(&query).await?) } else { None };
-        if is_new && rows.as_ref().is_some_and(Vec::is_empty) && random.percent(EMPTY) {
+        if is_new
+            && rows.as_ref().is_some_and(Vec::is_empty)
+            && random.percent(if self.theme == Some(Theme::Lazy) { FEWER_EMPTY } else { EMPTY })
+        {
             return None;
         }
-        let mut way = Way::random(random);
-        if let Some(guard) = self.options.forgets {
-            way.settings.push(format!("SET cachetag.broken = '{guard}'"));
-        }
+        let mut way = Way::random(random, self.theme);
+        way.settings.extend(self.broken().strip_prefix("; ").map(str::to_owned));
         report.queries += u64::from(is_new);
         report.captures += 1;
         let captured = match capture(&self.reader, &query, &way).await {
@@ -237,6 +289,11 @@ impl Trial {
             }
             return None;
         }
+        if matches!(way.mode, Mode::Opened | Mode::Held) {
+            let what = "a cursor that was opened before the capture is cacheable";
+            report.miss(self.miss(what, seed, &query, &way, Vec::new()).await);
+            return None;
+        }
         report.cacheable += u64::from(is_new);
         let parse = |text: &String| Tag::parse(text).unwrap_or_else(|error| panic!("captured: {error}"));
         let tags: Vec<Tag> = captured.tags.iter().map(parse).collect();
@@ -245,7 +302,7 @@ impl Trial {
     }
 
     /// The rows of a query without a capture; none if it fails.
-    async fn rows(&self, query: &Query) -> Option<Vec<String>> {
+    pub(super) async fn rows(&self, query: &Query) -> Option<Vec<String>> {
         let text = query.inlined();
         let sql = match query.role {
             Some(role) => format!("SET ROLE {role}; {text}; RESET ROLE"),
@@ -389,7 +446,7 @@ fn is_refusal(mode: Mode, error: &str) -> bool {
     match mode {
         // Parameters of a prepared statement are typed before its text is read.
         Mode::Prepared => error.contains("parameter") || error.contains("syntax") || error.contains("ambiguous"),
-        Mode::Cursor => error.contains("FOR UPDATE"),
+        Mode::Cursor | Mode::Opened | Mode::Held => error.contains("FOR UPDATE"),
         _ => false,
     }
 }

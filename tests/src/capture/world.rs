@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::kind::{DATE, INT2, INT4, INT8, KINDS, Kind, MOOD, NUMERIC, TEXT, VARCHAR};
+use super::theme::Theme;
 use crate::Random;
 
 /// A column that queries know.
@@ -44,17 +45,22 @@ pub struct Focus {
     clusters: Vec<Cluster>,
     /// Of the table with all types its key and some others: else no rule and no query would be about the same.
     types: Vec<Column>,
+    /// What it is about.
+    pub theme: Option<Theme>,
 }
 
 impl Focus {
-    /// Two clusters, or one.
-    pub fn random(random: &mut Random) -> Focus {
+    /// Two clusters, or one; or what the theme says.
+    pub fn random(random: &mut Random, theme: Option<Theme>) -> Focus {
         use Cluster::{Children, Joins, Partitions, Policies, Types};
         let clusters = (0..2).map(|_| *random.pick(&[Types, Types, Joins, Partitions, Partitions, Children, Policies]));
-        let clusters = clusters.collect();
+        let clusters = theme.map_or_else(|| clusters.collect(), |theme| theme.clusters().to_vec());
         let mut types = vec![ALL[0]];
-        types.extend((0..7).map(|_| *random.pick(KINDS)));
-        Focus { clusters, types }
+        match theme.map(Theme::types) {
+            Some(names) if !names.is_empty() => types.extend(KINDS.iter().filter(|(name, _)| names.contains(name))),
+            _ => types.extend((0..7).map(|_| *random.pick(KINDS))),
+        }
+        Focus { clusters, types, theme }
     }
 
     /// The columns of a relation that rules, queries and changes are about.
@@ -286,6 +292,9 @@ pub fn rule(random: &mut Random, focus: &Focus, relation: &Relation, number: usi
     let known = focus.columns(relation);
     let mut columns: Vec<&str> = (0..random.below(3)).map(|_| random.pick(known).0).collect();
     columns.dedup();
+    if focus.theme.is_some() && known.len() > 1 && random.percent(60) {
+        columns = vec![random.pick(&known[1..]).0];
+    }
     let parts: String = columns.iter().map(|column| format!(":{{{column}}}")).collect();
     let family = if random.percent(8) { "shared".to_owned() } else { format!("{}{number}", relation.name) };
     let template =

@@ -206,6 +206,7 @@ impl Session {
             self.shared.report(|report| report.failure(&error));
             return Ok(());
         };
+        let is_quiet = unit.commands.iter().all(|command| is_quiet(command));
         let is_query = unit.texts.len() == 1 && unit.rows.error.is_none() && is_query(&unit.texts[0]);
         self.shared.report(|report| {
             report.captures += 1;
@@ -225,7 +226,7 @@ impl Session {
         }
         if unit.texts.iter().any(|text| changes_session(text)) {
             self.pool.clear();
-        } else if !(captured.is_cacheable && is_query) && !unit.commands.iter().all(|command| is_quiet(command)) {
+        } else if !(is_quiet || captured.is_cacheable && is_query) {
             self.judge(&unit).await?;
         }
         if is_query
