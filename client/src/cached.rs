@@ -316,7 +316,7 @@ impl<T: Send + Sync + 'static> Cached<T> {
     /// ```
     pub fn into_inner(self) -> Arc<T> {
         match self.0 {
-            Inner::Held { held, .. } => held.value().unwrap_or_else(|| another_type()),
+            Inner::Held { held, .. } => held.value().unwrap_or_else(another_type),
             Inner::Loose { value, .. } => value,
         }
     }
@@ -351,7 +351,7 @@ impl<T: Send + Sync + 'static> Deref for Cached<T> {
     #[inline]
     fn deref(&self) -> &T {
         match &self.0 {
-            Inner::Held { held, .. } => held.value_ref().unwrap_or_else(|| another_type()),
+            Inner::Held { held, .. } => held.value_ref().unwrap_or_else(another_type),
             Inner::Loose { value, .. } => value,
         }
     }
