@@ -297,7 +297,7 @@ async fn a_fragment_of_a_shard_that_is_behind_is_not_stored_as_new() {
 #[tokio::test]
 async fn after_a_new_epoch_a_shard_counts_once_it_is_proven_anew() {
     let mut shards = Shards::start().await;
-    let cache = shards.cache(0).await;
+    let cache = shards.cache(1 << 20).await;
     let fragment = on(0, "fragment");
     let page = page_on(1, "page", &fragment);
     shards.price(&cache, &fragment, 1).await.expect("a price");
@@ -311,12 +311,16 @@ async fn after_a_new_epoch_a_shard_counts_once_it_is_proven_anew() {
         opened.then_some(())
     })
     .await;
-    // Until the feed of the page's shard has seen it, there are other reasons.
-    eventually("a refusal", PATIENCE, async || {
-        assert_eq!(*shards.page(&cache, &page, &fragment, 1).await.ok()?, "for 10");
-        (shards.event(&cache, "refused_uncovered") >= 3).then_some(())
+    // Once the feed of the page's shard has seen it, too.
+    let near = on(1, "near");
+    eventually("a hit in memory", PATIENCE, async || {
+        let read = shards.price(&cache, &near, 2).await.ok()?;
+        (read.metadata().source() == Source::Memory).then_some(())
     })
     .await;
+    let refused = shards.event(&cache, "refused_uncovered");
+    assert_eq!(*shards.page(&cache, &page, &fragment, 1).await.expect("a page"), "for 10");
+    assert_eq!(shards.event(&cache, "refused_uncovered"), refused + 1, "{:?}", cache.snapshot().events);
     assert!(cache.get::<String>(&key).await.is_none());
     shards.daemons[0].resume();
     eventually("the page", PATIENCE, async || {
