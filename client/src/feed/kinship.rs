@@ -90,6 +90,7 @@ mod tests {
             met,
             looked: met + Duration::from_secs(1),
             behind: Some(Duration::from_millis(1)),
+            tick: epoch,
         }
     }
 

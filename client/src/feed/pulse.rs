@@ -144,6 +144,7 @@ mod tests {
             max_lag: None,
             source: Arc::from(""),
             timeline: None,
+            met: looked,
             looked,
             behind: Some(Duration::from_nanos(number)),
             tick: number,
