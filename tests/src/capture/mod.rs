@@ -113,6 +113,10 @@ pub fn notice(options: &Options, guards: &[&'static str]) -> Vec<(&'static str, 
                     world.lasted = began.elapsed();
                     report.add(world);
                 }
+                if options.progress {
+                    let seconds = report.lasted.as_secs_f64();
+                    println!("{guard}: {} misses, {} changes, {seconds:.1} s", report.miss_count, report.changes);
+                }
                 reports.lock().expect("no worker has failed").push((place, *guard, report));
             }
         });
