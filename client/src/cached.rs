@@ -209,7 +209,7 @@ impl<T: Send + Sync + 'static> Cached<T> {
     /// The value, shared with the cache.
     pub fn into_inner(self) -> Arc<T> {
         match self.0 {
-            Inner::Held { held, .. } => held.value().unwrap_or_else(|| another_type()),
+            Inner::Held { held, .. } => held.value().unwrap_or_else(another_type),
             Inner::Loose { value, .. } => value,
         }
     }
@@ -244,7 +244,7 @@ impl<T: Send + Sync + 'static> Deref for Cached<T> {
     #[inline]
     fn deref(&self) -> &T {
         match &self.0 {
-            Inner::Held { held, .. } => held.value_ref().unwrap_or_else(|| another_type()),
+            Inner::Held { held, .. } => held.value_ref().unwrap_or_else(another_type),
             Inner::Loose { value, .. } => value,
         }
     }
