@@ -11,6 +11,8 @@ use redis::aio::MultiplexedConnection;
 use crate::wait::eventually;
 
 const PATIENCE: Duration = Duration::from_secs(60);
+/// In milliseconds. After a failover a sentinel connects to the new primary within a second: any less, and it may take that for down, too.
+const DOWN_AFTER: u32 = 2_000;
 /// The name of the primary.
 const NAME: &str = "mymaster";
 
@@ -31,7 +33,7 @@ impl Sentinel {
         let config = home.join("sentinel.conf");
         let text = format!(
             "port {port}\nbind 127.0.0.1\ndir {}\nsentinel monitor {NAME} 127.0.0.1 {} 1\n\
-             sentinel down-after-milliseconds {NAME} 500\nsentinel failover-timeout {NAME} 3000\n",
+             sentinel down-after-milliseconds {NAME} {DOWN_AFTER}\nsentinel failover-timeout {NAME} 3000\n",
             home.display(),
             primary.port()
         );
