@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use super::{Plan, Table};
+use super::Table;
 use crate::memory::{children, processor_seconds_of_children};
 use crate::{DATABASE, Installation, Stack, StackOptions, eventually};
 
@@ -25,7 +25,7 @@ struct Turn {
 }
 
 /// Measures reads and writes.
-pub(super) async fn measure(plan: &Plan, table: &mut Table) {
+pub(super) async fn measure(table: &mut Table) {
     let Some(pgbench) = pgbench() else {
         table.note("capture: pgbench is not installed, so what an idle library costs was not measured");
         return;
@@ -36,10 +36,9 @@ pub(super) async fn measure(plan: &Plan, table: &mut Table) {
     for stack in &servers {
         run(&pgbench, stack, &["-i", "-q", "-s", "5"]);
     }
-    // Many short turns: what disturbs a machine lasts longer than a second.
-    let seconds = plan.seconds.clamp(1, 2).to_string();
     for (what, script) in [("reads", "select-only"), ("writes", "simple-update")] {
-        let arguments = ["-n", "-c", "2", "-T", &seconds, "-b", script];
+        // Many turns of a second: what disturbs a machine lasts longer.
+        let arguments = ["-n", "-c", "2", "-T", "1", "-b", script];
         let mut rounds = Vec::new();
         for round in 0..ROUNDS {
             // Each server is the first as often as the last.

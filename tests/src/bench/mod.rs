@@ -103,7 +103,7 @@ pub fn run(plan: &Plan) {
             Part::Client => runtime().block_on(client::measure(plan, &mut table)),
             Part::Capture => runtime().block_on(async {
                 capture::measure(&mut table).await;
-                idle::measure(plan, &mut table).await;
+                idle::measure(&mut table).await;
             }),
         }
     }
