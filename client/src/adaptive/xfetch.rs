@@ -5,42 +5,13 @@ use std::time::Duration;
 /// Whether this reader is the one to make the entry anew before its time.
 ///
 /// XFetch (Vattani, Chierichetti, Lowenstein 2015), as in Redis: `now − cost × beta × ln(u) ≥ expiry`, with `u` uniform in (0, 1] and
-/// `remaining = expiry − now`. The higher the cost and the nearer the expiry, the likelier: see [`early_probability`]. A beta of 0 says no until the entry has
+/// `remaining = expiry − now`. The higher the cost and the nearer the expiry, the likelier: `e^(−remaining ÷ (cost × beta))`. A beta of 0 says no until the entry has
 /// expired; 1 is the paper's; more is earlier.
-///
-/// ```
-/// use cachetag_client::adaptive::is_early;
-/// use std::time::Duration;
-///
-/// let cost = Duration::from_millis(100);
-/// assert!(!is_early(Duration::from_secs(60), cost, 1.0, fastrand::f64())); // a minute away: e^-600
-/// assert!(is_early(Duration::ZERO, cost, 1.0, 0.5)); // expired
-/// assert!(is_early(Duration::from_millis(60), cost, 1.0, 0.5)); // 100 ms × ln 2 = 69 ms ahead
-/// ```
 #[inline]
-pub fn is_early(remaining: Duration, cost: Duration, beta: f64, u: f64) -> bool {
+pub(crate) fn is_early(remaining: Duration, cost: Duration, beta: f64, u: f64) -> bool {
     // The logarithm of 0 is no number to reckon with: the least draw of 53 bits stands for it.
     let u = u.clamp(f64::EPSILON / 2.0, 1.0);
     -cost.as_secs_f64() * beta.max(0.0) * u.ln() >= remaining.as_secs_f64()
-}
-
-/// How likely [`is_early`] says yes: `e^(−remaining ÷ (cost × beta))`.
-///
-/// ```
-/// use cachetag_client::adaptive::early_probability;
-/// use std::time::Duration;
-/// let second = Duration::from_secs(1);
-/// assert!((early_probability(second, second, 1.0) - 0.3679).abs() < 1e-4);
-/// ```
-pub fn early_probability(remaining: Duration, cost: Duration, beta: f64) -> f64 {
-    let reach = cost.as_secs_f64() * beta.max(0.0);
-    if remaining.is_zero() {
-        1.0
-    } else if reach == 0.0 {
-        0.0
-    } else {
-        (-remaining.as_secs_f64() / reach).exp()
-    }
 }
 
 #[cfg(test)]
@@ -50,6 +21,10 @@ mod tests {
     use super::*;
 
     const DRAWS: u32 = 100_000;
+
+    fn early_probability(remaining: Duration, cost: Duration, beta: f64) -> f64 {
+        (-remaining.as_secs_f64() / (cost.as_secs_f64() * beta)).exp()
+    }
 
     #[test]
     fn the_share_of_early_readers_is_the_formulas() {

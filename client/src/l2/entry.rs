@@ -6,6 +6,8 @@ use bytes::Bytes;
 use cachetag_core::{Lsn, Version};
 use redis::Value;
 
+use crate::adaptive::is_early;
+
 /// Of the draws of XFetch none reaches further than this many times the cost: -ln(2^-52), rounded up.
 const EARLY_REACH: f64 = 36.1;
 
@@ -178,8 +180,11 @@ impl RawEntry {
     /// ```
     pub fn is_early(&self, now_ms: u64, beta: f64, draw: f64) -> bool {
         let reach = self.cost.as_millis() as f64 * beta;
-        let left = self.expires_at.min(self.fresh_until.unwrap_or(u64::MAX)).saturating_sub(now_ms) as f64;
-        reach > 0.0 && left <= reach * EARLY_REACH && left <= reach * -draw.ln()
+        let left = self.expires_at.min(self.fresh_until.unwrap_or(u64::MAX)).saturating_sub(now_ms);
+        // Most are further away than any draw reaches.
+        reach > 0.0
+            && left as f64 <= reach * EARLY_REACH
+            && is_early(Duration::from_millis(left), self.cost, beta, draw)
     }
 }
 

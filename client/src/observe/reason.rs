@@ -85,8 +85,6 @@ names! {
         Format = "format",
         /// The entry is damaged, or no value of the type.
         Damaged = "damaged",
-        /// Its source is trusted less than the caller asks for.
-        Confidence = "confidence",
         /// The breaker leaves the layer alone.
         Breaker = "breaker",
         /// The layer did not answer in time.

@@ -10,7 +10,7 @@ mod limiter;
 mod switches;
 mod timeout;
 
-pub use backoff::{Backoff, Retries};
+pub use backoff::Backoff;
 pub use breaker::{Breaker, BreakerOptions, BreakerState, Permit};
 pub use limiter::{LimitError, Limiter, LimiterOptions, Slot};
 pub use switches::{Switches, sampled};
