@@ -3,17 +3,21 @@
 
 -- What automatic tags call definitions: every captured result has the tag cachetag.ddl, which stands for all that a statement uses and that is no row:
 -- functions, views, operators, types, and which names mean what. A result that has no tag of the rules of a relation that it names has cachetag.ddl:<oid>
--- for it. Tables above a relation are told too: a partition or a child is a part of them.
+-- for it. Tables above a relation are told too, of which a partition or a child is a part, and those below it, which get its columns.
 CREATE FUNCTION cachetag._emit_definitions(everything boolean, rels oid[]) RETURNS void
     LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
     WITH RECURSIVE up(relation) AS (
         SELECT unnest(rels)
       UNION
         SELECT i.inhparent FROM pg_inherits i JOIN up u ON i.inhrelid = u.relation),
+    down(relation) AS (
+        SELECT unnest(rels)
+      UNION
+        SELECT i.inhrelid FROM pg_inherits i JOIN down d ON i.inhparent = d.relation),
     tags(tag) AS (
         SELECT 'cachetag.ddl' WHERE everything
-      UNION ALL
-        SELECT 'cachetag.ddl:' || relation FROM up WHERE relation IS NOT NULL)
+      UNION
+        SELECT 'cachetag.ddl:' || relation FROM (SELECT relation FROM up UNION SELECT relation FROM down) AS near WHERE relation IS NOT NULL)
     SELECT pg_logical_emit_message(true, 'cachetag', 'hard' || string_agg(E'\n' || tag, '' ORDER BY tag)) FROM tags HAVING count(*) > 0
 $$;
 
