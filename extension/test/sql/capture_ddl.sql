@@ -182,7 +182,7 @@ SELECT tags, cacheable FROM cachetag.capture_end() \gset
 ALTER TABLE u ADD more int;
 SELECT falls(:'tags'), :'cacheable';
 -- A table gets the columns of those above it, too.
-CREATE TABLE heir () INHERITS (u);
+CREATE TABLE heir (PRIMARY KEY (id)) INHERITS (u);
 SELECT count(*) FROM bumped() \g /dev/null
 SELECT cachetag.capture_begin() \g /dev/null
 SELECT json_populate_record(NULL::heir, '{"id": 1, "still_more": 2}');
