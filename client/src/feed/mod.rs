@@ -83,6 +83,13 @@ impl Feed {
     }
 
     /// What is known now; wait-free. Load it once a decision: two loads may differ.
+    ///
+    /// ```no_run
+    /// # fn example(feed: &cachetag_client::feed::Feed) {
+    /// let view = feed.view();
+    /// println!("everything up to {} of the log is known", view.position);
+    /// # }
+    /// ```
     pub fn view(&self) -> arc_swap::Guard<Arc<View>> {
         self.ledger.view()
     }
@@ -94,6 +101,15 @@ impl Feed {
     }
 
     /// How old, at most, what the feed vouches for is at `now`; `None` if it vouches for nothing.
+    ///
+    /// ```no_run
+    /// # fn example(feed: &cachetag_client::feed::Feed) {
+    /// match feed.staleness(std::time::Instant::now()) {
+    ///     Some(lag) => println!("{lag:?} behind at most"),
+    ///     None => println!("nothing can be trusted now"),
+    /// }
+    /// # }
+    /// ```
     pub fn staleness(&self, now: Instant) -> Option<Duration> {
         self.view().staleness(now)
     }
@@ -102,12 +118,33 @@ impl Feed {
     ///
     /// `as_of` is the token that the value was read under. `verified` is up to where Redis has vouched for the value: the watermark that `cachetag_get` gave
     /// *with its hit* (or one that was read before the tags' versions were); `None` for a fill, and for an answer that was stale.
+    ///
+    /// ```no_run
+    /// # fn example(feed: &cachetag_client::feed::Feed, token: cachetag_core::Version) -> Result<(), Box<dyn std::error::Error>> {
+    /// use cachetag_client::feed::Touch;
+    /// use cachetag_core::Tag;
+    ///
+    /// let tracked = feed.track(&[Tag::parse("product:42")?], token, None)?; // a fill: Redis has not vouched for it
+    /// assert_ne!(tracked.touch(), Touch::Hard, "it was bumped since");
+    /// # Ok(()) }
+    /// ```
     pub fn track(&self, tags: &[Tag], as_of: Version, verified: Option<Version>) -> Result<Tracked, Refusal> {
         self.ledger.track(tags, as_of, verified)
     }
 
     /// As [`track`](Self::track), for a value that is not held: what happened to these check keys since it was true, and the view as of which that is known.
     /// If that view is no staler than asked for, a clean value is true up to its position, unless its soft floor is above `as_of`.
+    ///
+    /// ```no_run
+    /// # fn example(feed: &cachetag_client::feed::Feed, token: cachetag_core::Version) -> Result<(), Box<dyn std::error::Error>> {
+    /// use cachetag_client::feed::{Key, Touch};
+    ///
+    /// let (touch, view) = feed.since([Key::Tag("product:42")].into_iter(), token, None)?;
+    /// if touch == Touch::Clean {
+    ///     println!("true up to {}", view.position);
+    /// }
+    /// # Ok(()) }
+    /// ```
     pub fn since<'a>(
         &self,
         keys: impl Iterator<Item = Key<'a>> + Clone,
@@ -118,22 +155,54 @@ impl Feed {
     }
 
     /// What the feed has done, and how much it holds.
+    ///
+    /// ```no_run
+    /// # fn example(feed: &cachetag_client::feed::Feed) {
+    /// println!("{:?}", feed.stats());
+    /// # }
+    /// ```
     pub fn stats(&self) -> FeedStats {
         self.ledger.stats()
     }
 
     /// Waits until the feed is live; whether it is.
+    ///
+    /// ```no_run
+    /// # async fn example(feed: &cachetag_client::feed::Feed) {
+    /// if !feed.wait_live(std::time::Duration::from_secs(5)).await {
+    ///     eprintln!("no feed yet: every read asks Redis");
+    /// }
+    /// # }
+    /// ```
     pub async fn wait_live(&self, within: Duration) -> bool {
         let mut live = self.ledger.live();
         tokio::time::timeout(within, live.wait_for(|live| *live)).await.is_ok_and(|waited| waited.is_ok())
     }
 
     /// Whether the feed is live, as a value that can be waited for.
+    ///
+    /// ```no_run
+    /// # async fn example(feed: &cachetag_client::feed::Feed) {
+    /// let mut live = feed.live();
+    /// while live.changed().await.is_ok() {
+    ///     println!("live: {}", *live.borrow());
+    /// }
+    /// # }
+    /// ```
     pub fn live(&self) -> watch::Receiver<bool> {
         self.ledger.live()
     }
 
     /// The bumps that concern registered tags, from now on. Who reads too slowly loses some: for hints such as warming, never for validity.
+    ///
+    /// ```no_run
+    /// # async fn example(feed: &cachetag_client::feed::Feed) {
+    /// let mut changes = feed.changes();
+    /// while let Ok(change) = changes.recv().await {
+    ///     println!("{change:?}");
+    /// }
+    /// # }
+    /// ```
     pub fn changes(&self) -> broadcast::Receiver<Change> {
         self.ledger.changes()
     }

@@ -93,6 +93,19 @@ impl L1 {
     }
 
     /// The verdict on the copy under `key`, which is in the shard of this feed. Wait-free beside what the store does.
+    ///
+    /// ```no_run
+    /// # fn example(l1: &cachetag_client::l1::L1, feed: &cachetag_client::feed::Feed) {
+    /// use std::time::Duration;
+    /// use cachetag_client::l1::{Ask, Verdict};
+    ///
+    /// match l1.get(feed, "page:42", &Ask::now(Duration::from_secs(2))) {
+    ///     Verdict::Hit { held, .. } => println!("{:?}", held.value::<String>()),
+    ///     Verdict::Stale { why, .. } => println!("stale: {why:?}"),
+    ///     Verdict::Miss { why, .. } => println!("a miss: {why:?}"),
+    /// }
+    /// # }
+    /// ```
     pub fn get(&self, feed: &Feed, key: &str, ask: &Ask) -> Verdict {
         match self.find(key) {
             Some((held, _)) => verdict(feed, held, ask),
@@ -115,6 +128,19 @@ impl L1 {
     ///
     /// The copy expires when the candidate does, or after the layer's own time. Having come in is no promise to stay: where there is no room, what is asked for
     /// more often stays.
+    ///
+    /// ```no_run
+    /// # fn example(l1: &cachetag_client::l1::L1, feed: &cachetag_client::feed::Feed, token: cachetag_core::Version) {
+    /// use std::sync::Arc;
+    /// use std::time::{Duration, Instant};
+    /// use cachetag_client::l1::Candidate;
+    ///
+    /// let page = Candidate::new(Arc::new("<html>".to_owned()), 6, token, Instant::now() + Duration::from_secs(60));
+    /// if let Err(refused) = l1.admit(feed, "page:42", page) {
+    ///     println!("used, and not kept: {refused}");
+    /// }
+    /// # }
+    /// ```
     pub fn admit(&self, feed: &Feed, key: &str, candidate: Candidate) -> Result<Arc<Held>, Refused> {
         self.admit_at(feed, key, candidate, Instant::now())
     }
@@ -145,41 +171,101 @@ impl L1 {
     }
 
     /// The copy under `key`, whatever it is worth.
+    ///
+    /// ```
+    /// use cachetag_client::l1::{L1, L1Options};
+    ///
+    /// let l1 = L1::new(L1Options::new(1 << 20));
+    /// assert!(l1.peek("page:42").is_none());
+    /// ```
     pub fn peek(&self, key: &str) -> Option<Arc<Held>> {
         self.store.get(&Sought(key))
     }
 
     /// Removes the copy under `key`. It does not stop a load in flight: to invalidate what changed, bump its tag.
+    ///
+    /// ```
+    /// use cachetag_client::l1::{L1, L1Options};
+    ///
+    /// let l1 = L1::new(L1Options::new(1 << 20));
+    /// assert!(l1.remove("page:42").is_none());
+    /// ```
     pub fn remove(&self, key: &str) -> Option<Arc<Held>> {
         self.store.remove(&Sought(key))
     }
 
     /// Removes everything that is there now.
+    ///
+    /// ```
+    /// use cachetag_client::l1::{L1, L1Options};
+    ///
+    /// let l1 = L1::new(L1Options::new(1 << 20));
+    /// l1.clear();
+    /// assert!(l1.is_empty());
+    /// ```
     pub fn clear(&self) {
         self.store.invalidate_all();
     }
 
     /// How many copies there are, about: what is under way is not counted yet ([`L1::settle`]).
+    ///
+    /// ```
+    /// use cachetag_client::l1::{L1, L1Options};
+    ///
+    /// let l1 = L1::new(L1Options::new(1 << 20));
+    /// assert_eq!(l1.len(), 0);
+    /// ```
     pub fn len(&self) -> u64 {
         self.store.entry_count()
     }
 
     /// Whether there is none, about.
+    ///
+    /// ```
+    /// use cachetag_client::l1::{L1, L1Options};
+    ///
+    /// let l1 = L1::new(L1Options::new(1 << 20));
+    /// assert!(l1.is_empty());
+    /// ```
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
     /// How many bytes they take, about.
+    ///
+    /// ```
+    /// use cachetag_client::l1::{L1, L1Options};
+    ///
+    /// let l1 = L1::new(L1Options::new(1 << 20));
+    /// assert_eq!(l1.weight(), 0);
+    /// ```
     pub fn weight(&self) -> u64 {
         self.store.weighted_size()
     }
 
     /// Does at once what the store otherwise does by and by: evict, expire, count.
+    ///
+    /// ```
+    /// use cachetag_client::l1::{L1, L1Options};
+    ///
+    /// let l1 = L1::new(L1Options::new(1 << 20));
+    /// l1.settle();
+    /// assert_eq!(l1.len(), 0, "exactly so now");
+    /// ```
     pub fn settle(&self) {
         self.store.run_pending_tasks();
     }
 
     /// The copies with the most accesses, the most asked for first. O(copies).
+    ///
+    /// ```
+    /// use cachetag_client::l1::{L1, L1Options};
+    ///
+    /// let l1 = L1::new(L1Options::new(1 << 20));
+    /// for (key, held) in l1.hottest(10) {
+    ///     println!("{key}: {} accesses", held.accesses());
+    /// }
+    /// ```
     pub fn hottest(&self, n: usize) -> Vec<(Arc<str>, Arc<Held>)> {
         let mut hottest = Vec::with_capacity(n.saturating_mul(2).min(4096));
         let keep = |hottest: &mut Vec<(u64, Arc<StoredKey>, Arc<Held>)>| {
