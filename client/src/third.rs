@@ -87,14 +87,40 @@ pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, Box<dyn Error + S
 /// ```
 pub trait Layer: Send + Sync + 'static {
     /// Its name in metrics.
+    ///
+    /// ```no_run
+    /// # fn example(layer: &dyn cachetag_client::third::Layer) {
+    /// println!("{}", layer.name());
+    /// # }
+    /// ```
     fn name(&self) -> &str;
 
     /// What it has for a key.
+    ///
+    /// ```no_run
+    /// # async fn example(layer: &dyn cachetag_client::third::Layer) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    /// if let Some(stored) = layer.get("page:42").await? {
+    ///     println!("as of {}", stored.as_of);
+    /// }
+    /// # Ok(()) }
+    /// ```
     fn get<'a>(&'a self, key: &'a str) -> Answer<'a, Option<Stored>>;
 
     /// Keeps this for a key, in the place of what it has.
+    ///
+    /// ```no_run
+    /// # async fn example(layer: &dyn cachetag_client::third::Layer, stored: cachetag_client::third::Stored) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    /// layer.put("page:42", stored).await?;
+    /// # Ok(()) }
+    /// ```
     fn put<'a>(&'a self, key: &'a str, stored: Stored) -> Answer<'a, ()>;
 
     /// Forgets a key.
+    ///
+    /// ```no_run
+    /// # async fn example(layer: &dyn cachetag_client::third::Layer) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    /// layer.remove("page:42").await?;
+    /// # Ok(()) }
+    /// ```
     fn remove<'a>(&'a self, key: &'a str) -> Answer<'a, ()>;
 }
