@@ -1,28 +1,8 @@
 -- Event triggers: what changes contents, names or replica identities without a row in the log. They do nothing but look at the rules when a command
 -- is about a table that no rule is about.
 
--- What automatic tags call definitions: every captured result has the tag cachetag.ddl, which stands for all that a statement uses and that is no row:
--- functions, views, operators, types, and which names mean what. A result that has no tag of the rules of a relation that it names has cachetag.ddl:<oid>
--- for it. Tables above a relation are told too, of which a partition or a child is a part, and those below it, which get its columns.
-CREATE FUNCTION cachetag._emit_definitions(everything boolean, rels oid[]) RETURNS void
-    LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
-    WITH RECURSIVE up(relation) AS (
-        SELECT unnest(rels)
-      UNION
-        SELECT i.inhparent FROM pg_inherits i JOIN up u ON i.inhrelid = u.relation),
-    down(relation) AS (
-        SELECT unnest(rels)
-      UNION
-        SELECT i.inhrelid FROM pg_inherits i JOIN down d ON i.inhparent = d.relation),
-    tags(tag) AS (
-        SELECT 'cachetag.ddl' WHERE everything
-      UNION
-        SELECT 'cachetag.ddl:' || relation FROM (SELECT relation FROM up UNION SELECT relation FROM down) AS near WHERE relation IS NOT NULL)
-    SELECT pg_logical_emit_message(true, 'cachetag', 'hard' || string_agg(E'\n' || tag, '' ORDER BY tag)) FROM tags HAVING count(*) > 0
-$$;
-
--- The rules that are about these tables, those above them or those below them.
-CREATE FUNCTION cachetag._rules_about(rels oid[]) RETURNS SETOF bigint
+-- These tables, those above them and those below them.
+CREATE FUNCTION cachetag._near(rels oid[]) RETURNS SETOF oid
     LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     WITH RECURSIVE up(relation) AS (
         SELECT unnest(rels)
@@ -31,8 +11,26 @@ CREATE FUNCTION cachetag._rules_about(rels oid[]) RETURNS SETOF bigint
     down(relation) AS (
         SELECT unnest(rels)
       UNION
-        SELECT i.inhrelid FROM pg_inherits i JOIN down d ON i.inhparent = d.relation),
-    near AS (SELECT relation FROM up UNION SELECT relation FROM down)
+        SELECT i.inhrelid FROM pg_inherits i JOIN down d ON i.inhparent = d.relation)
+    SELECT relation FROM up UNION SELECT relation FROM down
+$$;
+
+-- What automatic tags call definitions: every captured result has the tag cachetag.ddl, which stands for all that a statement uses and that is no row:
+-- functions, views, operators, types, and which names mean what. A result that has no tag of the rules of a relation that it names has cachetag.ddl:<oid>
+-- for it. Tables above a relation are told too, of which a partition or a child is a part, and those below it, which get its columns.
+CREATE FUNCTION cachetag._emit_definitions(everything boolean, rels oid[]) RETURNS void
+    LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
+    WITH tags(tag) AS (
+        SELECT 'cachetag.ddl' WHERE everything
+      UNION
+        SELECT 'cachetag.ddl:' || relation FROM cachetag._near(rels) AS near(relation) WHERE relation IS NOT NULL)
+    SELECT pg_logical_emit_message(true, 'cachetag', 'hard' || string_agg(E'\n' || tag, '' ORDER BY tag)) FROM tags HAVING count(*) > 0
+$$;
+
+-- The rules that are about these tables, those above them or those below them.
+CREATE FUNCTION cachetag._rules_about(rels oid[]) RETURNS SETOF bigint
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    WITH near AS MATERIALIZED (SELECT relation FROM cachetag._near(rels) AS n(relation))
     SELECT id FROM cachetag.rule WHERE relation IN (SELECT relation FROM near)
     UNION
     SELECT rule_id FROM cachetag.binding WHERE relation IN (SELECT relation FROM near)
