@@ -20,10 +20,16 @@ pub fn processor_seconds_of_children(process: u32) -> f64 {
     ticks(process, 13)
 }
 
-/// The process ids of a process's children.
-pub fn children(process: u32) -> Vec<u32> {
-    let told = fs::read_to_string(format!("/proc/{process}/task/{process}/children")).unwrap_or_default();
-    told.split_whitespace().filter_map(|id| id.parse().ok()).collect()
+/// The processes whose parent this is.
+pub fn children(parent: u32) -> Vec<i32> {
+    let processes = fs::read_dir("/proc").expect("/proc").flatten();
+    let is_child = |pid: &i32| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        // `pid (name) state parent …`; a name may hold anything.
+        let parent_of = stat.rsplit_once(") ").and_then(|(_, rest)| rest.split(' ').nth(1)?.parse::<u32>().ok());
+        parent_of == Some(parent)
+    };
+    processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(is_child).collect()
 }
 
 /// User and system time, which stand side by side in `/proc/<id>/stat`, in seconds.

@@ -9,6 +9,7 @@ use cachetag_invalidator::dev::Postgres;
 
 use super::Undo;
 use super::proxy::{Proxy, Traffic};
+use crate::memory::children;
 use crate::random::Random;
 use crate::stack::{DATABASE, Stack};
 use crate::wait::eventually;
@@ -128,18 +129,6 @@ impl Drop for Frozen {
 fn signal(pid: i32, signal: i32) {
     // SAFETY: plain system call; the process is one of this test's own server, or has just ended.
     unsafe { libc::kill(pid, signal) };
-}
-
-/// The processes whose parent this is.
-fn children(parent: u32) -> Vec<i32> {
-    let processes = std::fs::read_dir("/proc").expect("/proc").flatten();
-    let is_child = |pid: &i32| {
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        // `pid (name) state parent …`; a name may hold anything.
-        let parent_of = stat.rsplit_once(") ").and_then(|(_, rest)| rest.split(' ').nth(1)?.parse::<u32>().ok());
-        parent_of == Some(parent)
-    };
-    processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(is_child).collect()
 }
 
 /// Ends a server as a crash of its machine would: no process gets to do anything more. Returns when all of them are gone.
