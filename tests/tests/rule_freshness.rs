@@ -109,6 +109,35 @@ async fn rule_07_a_redis_that_was_gone_is_back_by_itself() {
     assert_eq!(stack.get("p1").await.text(), Some("11"));
 }
 
+/// What an open transaction, a pruned page or a hint bit writes is flushed in whole pages, and the rest when somebody next commits: the flush
+/// position then lies within a record, where no walsender ever gets to.
+#[tokio::test]
+async fn rule_07_a_log_that_nobody_flushes_to_its_end_stays_fresh() {
+    let stack = Stack::start(StackOptions::new().schema(SCHEMA)).await;
+    stack.fill("p1", "10", &["product:1"]).await;
+    let mut cache = stack.cache().await;
+    let open = stack.connect().await;
+    open.batch_execute("BEGIN").await.expect("begins");
+    // Half a page and a little: three of the four ends lie within another page than the last.
+    for round in 0..4 {
+        let rows = format!("INSERT INTO products SELECT i, 0 FROM generate_series({0}, {0} + 69) i", 10 + round * 70);
+        open.batch_execute(&rows).await.expect("inserts");
+        for _ in 0..30 {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            let got = cache.get("p1").await.expect("Redis answers");
+            assert!(got.is_hit(), "{got:?} after {round} rounds; {:?}", cache.state().await);
+        }
+    }
+    // A session that was somewhere on this server asks for its position.
+    let end: String = stack.value("SELECT pg_current_wal_insert_lsn()").await;
+    let at_least = GetOptions { at_least: Some(end.clone()), ..GetOptions::default() };
+    eventually("a hit at the end of the log", PATIENCE, async || {
+        cache.get_with("p1", &at_least).await.expect("Redis answers").is_hit().then_some(())
+    })
+    .await;
+    open.batch_execute("ROLLBACK").await.expect("ends");
+}
+
 #[tokio::test]
 async fn rule_07_an_idle_stream_stays_fresh() {
     let stack = stack().await;

@@ -113,6 +113,8 @@ pub struct Look {
     pub snapshot: Snapshot,
     /// Flush position.
     pub flushed: Lsn,
+    /// Where the last record written ends, flushed or not.
+    pub end: Lsn,
     /// Whether commits wait for the replication connection of this daemon.
     pub synchronous: bool,
 }
@@ -133,7 +135,10 @@ impl Control {
             .prepare(
                 "SELECT pg_current_snapshot()::text, (pg_current_wal_flush_lsn() - '0/0'::pg_lsn)::text, \
                  coalesce((SELECT r.sync_state <> 'async' FROM pg_stat_replication r WHERE r.pid = $1), \
-                          current_setting('synchronous_standby_names') <> '')",
+                          current_setting('synchronous_standby_names') <> ''), \
+                 (SELECT (p - CASE WHEN p % b IN (24, 40) THEN p % b ELSE 0 END)::text \
+                  FROM (SELECT pg_current_wal_insert_lsn() - '0/0'::pg_lsn AS p, \
+                        current_setting('wal_block_size')::numeric AS b) AS position)",
             )
             .await
             .doing("preparing the visibility check")?;
@@ -230,7 +235,16 @@ impl Control {
             snapshot: snapshot(row.try_get(0).doing("checking what is visible")?)?,
             flushed: lsn(row.try_get(1).doing("checking what is visible")?)?,
             synchronous: row.try_get(2).doing("checking what is visible")?,
+            end: lsn(row.try_get(3).doing("checking what is visible")?)?,
         })
+    }
+
+    /// Sees to it that everything written is flushed soon, without waiting for it: by a commit that changes nothing.
+    pub async fn flush(&self) -> Result<(), ControlError> {
+        let flush =
+            "SELECT set_config('synchronous_commit', 'off', true), pg_logical_emit_message(true, 'cachetag.flush', '')";
+        self.client.query_one(flush, &[]).await.doing("having the end of the log flushed")?;
+        Ok(())
     }
 
     /// Whether a walsender waits: for more WAL, or for its client to take what it sends. A busy one does neither.

@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout};
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use super::Pipeline;
 use crate::budget::Excess;
-use crate::control::{Look, Slot, list};
+use crate::control::{ControlError, Look, Slot, list};
 use crate::session::SessionError;
 use crate::watermark::Observation;
 
@@ -62,6 +62,10 @@ impl Pipeline {
     pub(super) async fn on_look(&mut self, (asked_at, look, waits): (u64, Look, bool)) -> Result<(), SessionError> {
         self.see_to_doubt(waits)?;
         self.see_to_writers(&look)?;
+        if self.unflushed.look(Instant::now(), look.flushed, look.end) && self.flushing.is_none() {
+            let control = self.control.clone();
+            self.flushing = Some(Box::pin(async move { control.flush().await }));
+        }
         self.synchronous = look.synchronous;
         let draining = self.watermark.draining().len();
         self.watermark.observe(&Observation {
@@ -83,6 +87,23 @@ impl Pipeline {
             self.look_again = LOOK_AGAIN;
         }
         self.acknowledge().await
+    }
+
+    /// Without it hits are refused for some seconds; the stream is none the worse for it.
+    pub(super) fn on_flushed(&mut self, flushed: Result<(), ControlError>) -> Result<(), SessionError> {
+        match flushed {
+            Err(error) if self.control.is_closed() => Err(error.into()),
+            Err(error) if !self.flush_failed => {
+                self.flush_failed = true;
+                warn!(%error, "on an idle server entries may be bypassed for up to 15 s: let this role call pg_logical_emit_message(boolean, text, text)");
+                Ok(())
+            }
+            Err(_) => Ok(()),
+            Ok(()) => {
+                self.flush_failed = false;
+                Ok(())
+            }
+        }
     }
 
     /// The walsender waits for something to do, and a question that it must have read is not answered: nobody listens at our end of its

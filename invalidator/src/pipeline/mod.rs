@@ -5,6 +5,7 @@ mod acknowledgement;
 mod calls;
 mod changes;
 mod looks;
+mod unflushed;
 
 use std::collections::HashSet;
 use std::future::Future;
@@ -17,6 +18,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, interval_at, sleep_unti
 use tracing::{info, warn};
 
 use self::looks::LOOK_AGAIN;
+use self::unflushed::Unflushed;
 use crate::batch::Batch;
 use crate::budget::Budget;
 use crate::config::Config;
@@ -131,6 +133,10 @@ pub struct Pipeline {
     look_at: Option<Instant>,
     looked: Instant,
     look_again: Duration,
+    unflushed: Unflushed,
+    flushing: Option<Underway<Result<(), ControlError>>>,
+    /// It has been told.
+    flush_failed: bool,
     acknowledged: Lsn,
     heard: Instant,
     /// Since when a question for the position has not been answered, and how often the walsender was seen to wait all the same.
@@ -195,6 +201,9 @@ impl Pipeline {
             look_at: Some(now),
             looked: now,
             look_again: LOOK_AGAIN,
+            unflushed: Unflushed::default(),
+            flushing: None,
+            flush_failed: false,
             // Told at once: a standby that has never said where it is does not count as synchronous, and the first watermark may be
             // waiting for a commit that waits for it.
             acknowledged,
@@ -255,6 +264,10 @@ impl Pipeline {
                 look = pending_or(&mut self.look) => {
                     self.look = None;
                     self.on_look(look?).await?;
+                }
+                flushed = pending_or(&mut self.flushing) => {
+                    self.flushing = None;
+                    self.on_flushed(flushed)?;
                 }
                 _ = heartbeat.tick() => self.on_heartbeat()?,
                 _ = status.tick() => self.send_status(true).await?,
