@@ -17,6 +17,7 @@
 
 pub mod key_template;
 pub mod message;
+pub mod plpgsql;
 pub mod predicate;
 pub mod settings;
 pub mod tag;

@@ -23,6 +23,7 @@ mod one_shot;
 mod plan;
 mod reads;
 mod record;
+mod row_types;
 mod session;
 mod statement;
 mod watch;

@@ -3,7 +3,7 @@
 mod cache;
 mod row;
 
-pub use cache::{generation, rules_of};
+pub use cache::{generation, rules_of, watch};
 
 use std::collections::BTreeSet;
 

@@ -1,13 +1,14 @@
 //! What the expressions of a plan depend on besides rows.
 
 use std::collections::BTreeSet;
-use std::ffi::{CStr, c_char, c_void};
+use std::ffi::c_void;
 
 use pgrx::prelude::*;
 use pgrx::{PgList, is_a};
 
 use super::functions::{Findings, findings_of};
 use super::nodes;
+use super::row_types::is_of_users;
 
 pub mod raw {
     use pgrx::pg_sys;
@@ -31,8 +32,8 @@ pub struct Expressions {
     pub findings: Findings,
     /// A column like `ctid` or `xmin`, which changes without a change of the row.
     pub reads_system_column: bool,
-    /// Relations whose columns make the type of a value: what `NULL::t` is depends on them, though no row is read.
-    pub row_types: BTreeSet<u32>,
+    /// The types of its values that users have made.
+    pub types: BTreeSet<u32>,
 }
 
 impl Expressions {
@@ -106,30 +107,16 @@ impl Expressions {
     /// The node is one of an expression.
     unsafe fn look_at_type(&mut self, node: *mut pg_sys::Node) {
         use pg_sys::NodeTag::*;
-        // SAFETY: these nodes have a type; look-ups by it.
-        unsafe {
+        // SAFETY: these nodes have a type.
+        let type_oid = unsafe {
             match (*node).type_ {
                 T_Const | T_Param | T_Var | T_FuncExpr | T_RowExpr | T_ConvertRowtypeExpr | T_CoerceViaIO
-                | T_RelabelType | T_CoerceToDomain | T_ArrayExpr | T_ArrayCoerceExpr => {}
+                | T_RelabelType | T_CoerceToDomain | T_ArrayExpr | T_ArrayCoerceExpr => pg_sys::exprType(node).to_u32(),
                 _ => return,
             }
-            let mut type_oid = pg_sys::exprType(node);
-            // Domains over arrays of domains, and so on.
-            while type_oid.to_u32() >= pg_sys::FirstNormalObjectId {
-                let base = pg_sys::getBaseType(type_oid);
-                let element = pg_sys::get_element_type(base);
-                if element != pg_sys::InvalidOid {
-                    type_oid = element;
-                } else if base != type_oid {
-                    type_oid = base;
-                } else {
-                    let relation = pg_sys::typeOrDomainTypeRelid(type_oid);
-                    if relation != pg_sys::InvalidOid {
-                        self.row_types.insert(relation.to_u32());
-                    }
-                    return;
-                }
-            }
+        };
+        if is_of_users(type_oid) {
+            self.types.insert(type_oid);
         }
     }
 
@@ -222,23 +209,17 @@ impl Expressions {
     }
 }
 
-/// Has the text of a statement a quoted word that input functions take for the present moment? Its value is a constant when the statement is planned, or part
-/// of one.
-///
-/// # Safety
-///
-/// `statement` is a C string or NULL.
-pub unsafe fn names_a_moment(statement: *const c_char) -> bool {
+/// Has the text of a statement behind a quote a word that input functions take for the present moment, at any place in it (`'12:00 today'`)? Its value is a
+/// constant when the statement is planned, or part of one.
+pub fn names_a_moment(statement: &[u8]) -> bool {
     const WORDS: [&[u8]; 4] = [b"now", b"today", b"tomorrow", b"yesterday"];
-    if statement.is_null() {
-        return false;
-    }
-    // SAFETY: the caller's promise.
-    let statement = unsafe { CStr::from_ptr(statement) }.to_bytes();
-    // What follows a quote, after white space, up to what is no letter.
-    statement.split(|byte| *byte == b'\'').skip(1).any(|after| {
-        let after = after.trim_ascii_start();
-        let end = after.iter().position(|byte| !byte.is_ascii_alphanumeric()).unwrap_or(after.len());
-        WORDS.iter().any(|word| after[..end].eq_ignore_ascii_case(word))
+    let Some(first) = statement.iter().position(|byte| matches!(byte, b'\'' | b'$')) else { return false };
+    let is_part = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'_' || !byte.is_ascii();
+    // Each with what ends it: now() is a function.
+    let mut words = statement[first..].split_inclusive(|byte| !is_part(byte));
+    words.any(|word| {
+        let word = word.strip_suffix(b"(").map_or(word, |_| b"");
+        let word = word.split(|byte| !is_part(byte)).next().unwrap_or_default();
+        WORDS.iter().any(|moment| word.eq_ignore_ascii_case(moment))
     })
 }

@@ -6,9 +6,13 @@ use std::ffi::{CStr, CString, c_char};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
+use cachetag_core::plpgsql;
 use pgrx::prelude::*;
 
+use super::expression::names_a_moment;
 use super::function_names::{HARMLESS, KEYWORDS_OF_SESSION, KEYWORDS_OF_TIME, OF_SESSION, OF_TIME, OWN, READ_TIME};
+use super::nodes;
+use super::row_types::is_of_users;
 
 /// What was found about a function.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -19,6 +23,10 @@ pub struct Findings {
     pub session: BTreeSet<String>,
     /// It is `cachetag.capture_end`: whoever calls it is not a part of the capture.
     pub ends_capture: bool,
+    /// Types that users have made, by their numbers: what its values are depends on their definitions.
+    pub types: BTreeSet<u32>,
+    /// It was found in a text, where new types and operators may mean something else.
+    pub is_of_text: bool,
 }
 
 /// The language sql, by its number in `pg_language`.
@@ -32,7 +40,9 @@ thread_local! {
 static IS_REGISTERED: AtomicBool = AtomicBool::new(false);
 /// Counts changes of functions. A callback cannot fail, so it does no more than this.
 static GENERATION: AtomicU64 = AtomicU64::new(0);
-/// The count under which [`KNOWN`] was filled.
+/// Counts changes of types and operators: each new temporary table is one.
+static NAMES: AtomicU64 = AtomicU64::new(0);
+/// The sum of the counts under which [`KNOWN`] was filled.
 static KNOWN_UNDER: AtomicU64 = AtomicU64::new(0);
 
 /// Changes whenever a function may have changed.
@@ -40,19 +50,23 @@ pub fn generation() -> u64 {
     GENERATION.load(Relaxed)
 }
 
+/// Changes whenever what [`Findings::is_of_text`] may have changed.
+pub fn generation_of_names() -> u64 {
+    NAMES.load(Relaxed)
+}
+
 /// What is to be known about a function; `None`: nothing, its result depends on its arguments and what its queries read.
 pub fn findings_of(function: pg_sys::Oid) -> Option<Rc<Findings>> {
     if !IS_REGISTERED.swap(true, Relaxed) {
-        // SAFETY: the callback lives as long as the library, which is never unloaded.
-        unsafe {
-            pg_sys::CacheRegisterSyscacheCallback(
-                pg_sys::SysCacheIdentifier::PROCOID as i32,
-                Some(on_change),
-                pg_sys::Datum::from(0),
-            );
+        use pg_sys::SysCacheIdentifier::{OPEROID, PROCOID, TYPEOID};
+        for (cache, count) in [(PROCOID, &GENERATION), (TYPEOID, &NAMES), (OPEROID, &NAMES)] {
+            let count = pg_sys::Datum::from(std::ptr::from_ref(count));
+            // SAFETY: the callback and the count live as long as the library, which is never unloaded.
+            unsafe { pg_sys::CacheRegisterSyscacheCallback(cache as i32, Some(on_change), count) };
         }
     }
-    if KNOWN_UNDER.swap(generation(), Relaxed) != generation() {
+    let now = generation().wrapping_add(generation_of_names());
+    if KNOWN_UNDER.swap(now, Relaxed) != now {
         KNOWN.take();
     }
     if let Some(known) = KNOWN.with_borrow(|known| known.get(&function.to_u32()).cloned()) {
@@ -68,8 +82,9 @@ pub fn findings_of(function: pg_sys::Oid) -> Option<Rc<Findings>> {
 }
 
 #[pg_guard]
-unsafe extern "C-unwind" fn on_change(_argument: pg_sys::Datum, _cache: i32, _hash: u32) {
-    GENERATION.fetch_add(1, Relaxed);
+unsafe extern "C-unwind" fn on_change(count: pg_sys::Datum, _cache: i32, _hash: u32) {
+    // SAFETY: one of the counts, as registered.
+    unsafe { (*count.cast_mut_ptr::<AtomicU64>()).fetch_add(1, Relaxed) };
 }
 
 /// A row of `pg_proc`.
@@ -80,6 +95,8 @@ struct Procedure {
     kind: u8,
     volatility: u8,
     source: String,
+    /// Of its arguments and its result.
+    types: Vec<u32>,
 }
 
 impl Procedure {
@@ -96,6 +113,10 @@ impl Procedure {
             let source = pg_sys::SysCacheGetAttr(cache, tuple, pg_sys::Anum_pg_proc_prosrc as i16, &mut is_null);
             let source = if is_null { None } else { String::from_datum(source, false) };
             let schema = pg_sys::get_namespace_name((*form).pronamespace);
+            let mut types = vec![(*form).prorettype.to_u32()];
+            let arguments = &raw const (*form).proargtypes;
+            let numbers = (&raw const (*arguments).values).cast::<pg_sys::Oid>();
+            types.extend((0..(*arguments).dim1 as usize).map(|at| (*numbers.add(at)).to_u32()));
             let found = Procedure {
                 name: text((*form).proname.data.as_ptr()),
                 schema: text(schema),
@@ -103,10 +124,17 @@ impl Procedure {
                 kind: (*form).prokind as u8,
                 volatility: (*form).provolatile as u8,
                 source: source.unwrap_or_default(),
+                types,
             };
             pg_sys::ReleaseSysCache(tuple);
             Some(found)
         }
+    }
+}
+
+impl Procedure {
+    fn names_a_moment(&self) -> bool {
+        names_a_moment(self.source.as_bytes())
     }
 }
 
@@ -129,6 +157,7 @@ fn examine(function: pg_sys::Oid, findings: &mut Findings) {
     if procedure.kind == pg_sys::PROKIND_AGGREGATE {
         return examine_aggregate(function, findings);
     }
+    findings.types.extend(procedure.types.iter().filter(|number| is_of_users(**number)));
     match procedure.volatility {
         pg_sys::PROVOLATILE_IMMUTABLE => {}
         pg_sys::PROVOLATILE_VOLATILE => {
@@ -190,68 +219,111 @@ fn examine_aggregate(function: pg_sys::Oid, findings: &mut Findings) {
     }
 }
 
-/// The expressions of a PL/pgSQL function are not seen when they are evaluated, so whatever its text names counts as called.
+/// The expressions of a PL/pgSQL function are not seen when they are evaluated, so whatever its text names counts as called, and its types as used.
 fn examine_source(procedure: &Procedure, findings: &mut Findings) {
-    for (word, is_called) in words(&procedure.source) {
-        if KEYWORDS_OF_TIME.contains(&word.as_str()) {
-            findings.reasons.insert(format!("function {}() depends on the time: {word}", procedure.name));
+    let names = plpgsql::names(&procedure.source);
+    findings.is_of_text = true;
+    if names.is_encoded {
+        findings.reasons.insert(format!("function {}() names something by U&\"…\"", procedure.name));
+    }
+    if procedure.names_a_moment() {
+        findings.reasons.insert(moment(&procedure.name));
+    }
+    for word in &names.words {
+        let name = word.name.as_str();
+        if KEYWORDS_OF_TIME.contains(&name) {
+            findings.reasons.insert(format!("function {}() depends on the time: {name}", procedure.name));
         }
-        if let Some((_, of)) = KEYWORDS_OF_SESSION.iter().find(|(keyword, _)| *keyword == word) {
+        if let Some((_, of)) = KEYWORDS_OF_SESSION.iter().find(|(keyword, _)| *keyword == name) {
             findings.session.insert((*of).to_owned());
         }
-        if is_called {
-            for function in functions_named(&word) {
-                if let Some(called) = findings_of(function) {
-                    findings.add(Some(&Findings { ends_capture: false, ..(*called).clone() }));
-                }
+        let Ok(name) = CString::new(name) else { continue };
+        // SAFETY: the list is of rows of pg_type.
+        let number = |tuple| unsafe { (*pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_type>()).oid };
+        let types = members(pg_sys::SysCacheIdentifier::TYPENAMENSP, &name, number);
+        findings.types.extend(types.into_iter().map(pg_sys::Oid::to_u32).filter(|number| is_of_users(*number)));
+        // SAFETY: the list is of rows of pg_proc.
+        let called = |tuple| unsafe {
+            let form = pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_proc>();
+            // As `row.function`, a function of one argument is called without parentheses; those of the server have names that columns have.
+            let is_called =
+                word.is_called || word.is_attribute && (*form).pronargs == 1 && is_of_users((*form).oid.to_u32());
+            if is_called { (*form).oid } else { pg_sys::InvalidOid }
+        };
+        for function in members(pg_sys::SysCacheIdentifier::PROCNAMEARGSNSP, &name, called) {
+            findings.call(function);
+        }
+    }
+    for name in names.operators.into_iter().filter_map(|name| CString::new(name).ok()) {
+        // SAFETY: the list is of rows of pg_operator.
+        let function = |tuple| unsafe {
+            let form = pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_operator>();
+            if is_of_users((*form).oid.to_u32()) { (*form).oprcode } else { pg_sys::InvalidOid }
+        };
+        for function in members(pg_sys::SysCacheIdentifier::OPERNAMENSP, &name, function) {
+            findings.call(function);
+        }
+    }
+}
+
+/// What is to be known about the functions that a plan was made with: the queries of some have become parts of it, and the texts of these are no part of the
+/// statement's.
+///
+/// # Safety
+///
+/// The plan is one of a running query.
+pub unsafe fn look_at_inlined(plan: *const pg_sys::PlannedStmt, findings: &mut Findings) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        for item in nodes::list((*plan).invalItems) {
+            let item = item.cast::<pg_sys::PlanInvalItem>();
+            if (*item).cacheId != pg_sys::SysCacheIdentifier::PROCOID as i32 {
+                continue;
+            }
+            let hash = (*item).hashValue;
+            let function = pg_sys::Oid::from(unhashed(hash));
+            let none = pg_sys::Datum::from(0);
+            let number = pg_sys::Datum::from(function);
+            if pg_sys::GetSysCacheHashValue((*item).cacheId, number, none, none, none) != hash {
+                findings.reasons.insert("which functions have become parts of the plan is not known".to_owned());
+                continue;
+            }
+            if let Some(procedure) = Procedure::find(function)
+                && procedure.language.to_u32() == SQL_LANGUAGE
+                && procedure.names_a_moment()
+            {
+                findings.reasons.insert(moment(&procedure.name));
             }
         }
     }
 }
 
-/// The words of a source outside comments, lower-cased, each with whether a parenthesis follows.
-fn words(source: &str) -> Vec<(String, bool)> {
-    let mut words = Vec::new();
-    let mut rest = source;
-    while let Some(first) = rest.chars().next() {
-        if let Some(comment) = rest.strip_prefix("--") {
-            rest = comment.split_once('\n').map_or("", |(_, after)| after);
-        } else if let Some(comment) = rest.strip_prefix("/*") {
-            rest = comment.split_once("*/").map_or("", |(_, after)| after);
-        } else if first.is_alphabetic() || first == '_' {
-            let is_part = |c: char| c.is_alphanumeric() || c == '_' || c == '$';
-            let end = rest.find(|c| !is_part(c)).unwrap_or(rest.len());
-            let after = rest[end..].trim_start_matches(['"', ' ', '\t', '\n', '\r']);
-            words.push((rest[..end].to_lowercase(), after.starts_with('(')));
-            rest = &rest[end..];
-        } else {
-            rest = &rest[first.len_utf8()..];
-        }
-    }
-    words
+/// The number whose hash this is: plans name functions by the server's hash of their numbers (murmurhash32, which has an inverse).
+fn unhashed(mut hash: u32) -> u32 {
+    hash ^= hash >> 16;
+    hash = hash.wrapping_mul(0x7ed1_b41d);
+    hash ^= hash >> 13 ^ hash >> 26;
+    hash = hash.wrapping_mul(0xa5cb_9243);
+    hash ^ hash >> 16
 }
 
-fn functions_named(name: &str) -> Vec<pg_sys::Oid> {
-    let Ok(name) = CString::new(name) else { return Vec::new() };
-    if name.as_bytes().len() >= pg_sys::NAMEDATALEN as usize {
-        return Vec::new();
-    }
-    // SAFETY: the list's members are rows of pg_proc; it is released after their numbers were copied.
+fn moment(function: &str) -> String {
+    format!("function {function}() says 'now', 'today', 'tomorrow' or 'yesterday', which may stand for a time")
+}
+
+/// What is taken from each row of a catalog that has this name, in any schema. `InvalidOid`: nothing.
+fn members(
+    cache: pg_sys::SysCacheIdentifier::Type,
+    name: &CStr,
+    taken: impl Fn(pg_sys::HeapTuple) -> pg_sys::Oid,
+) -> Vec<pg_sys::Oid> {
+    // SAFETY: the list's members are rows of the cache's catalog; it is released after what is needed of them was copied.
     unsafe {
         let none = pg_sys::Datum::from(0);
-        let list = pg_sys::SearchSysCacheList(
-            pg_sys::SysCacheIdentifier::PROCNAMEARGSNSP as i32,
-            1,
-            pg_sys::Datum::from(name.as_ptr()),
-            none,
-            none,
-        );
-        let members = (*list).members.as_ptr();
-        let found = (0..(*list).n_members as usize).map(|at| {
-            let tuple = &raw mut (**members.add(at)).tuple;
-            (*pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_proc>()).oid
-        });
-        let found = found.collect();
+        let list = pg_sys::SearchSysCacheList(cache as i32, 1, pg_sys::Datum::from(name.as_ptr()), none, none);
+        let rows = (*list).members.as_ptr();
+        let all = (0..(*list).n_members as usize).map(|at| taken(&raw mut (**rows.add(at)).tuple));
+        let found = all.filter(|number| *number != pg_sys::InvalidOid).collect();
         pg_sys::ReleaseCatCacheList(list);
         found
     }
@@ -279,6 +351,15 @@ impl Findings {
             self.reasons.extend(other.reasons.iter().cloned());
             self.session.extend(other.session.iter().cloned());
             self.ends_capture |= other.ends_capture;
+            self.types.extend(&other.types);
+            self.is_of_text |= other.is_of_text;
+        }
+    }
+
+    /// A text names this function.
+    fn call(&mut self, function: pg_sys::Oid) {
+        if let Some(called) = findings_of(function) {
+            self.add(Some(&Findings { ends_capture: false, ..(*called).clone() }));
         }
     }
 }

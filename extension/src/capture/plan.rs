@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
-use std::ffi::c_void;
+use std::ffi::{CStr, c_void};
 use std::rc::Rc;
 
 use cachetag_core::Tag;
@@ -11,11 +11,11 @@ use pgrx::prelude::*;
 use super::choice::{Choice, bound_columns, choose, oid_of};
 use super::cover::{Conditions, Scan};
 use super::expression::{Expressions, names_a_moment};
-use super::functions::Findings;
+use super::functions::{self, Findings};
 use super::reads::columns_of_one_row;
 use super::record::{Known, Recorder};
 use super::session::{ScanReport, Suspended};
-use super::{advice, nodes};
+use super::{advice, nodes, row_types};
 use crate::broken::{Guard, forgets};
 use crate::column::table_name;
 use crate::rules::{TableRules, rules_of};
@@ -131,7 +131,9 @@ pub unsafe fn analyse(query: *mut pg_sys::QueryDesc, is_detailed: bool) -> Analy
         } else if walk.expressions.reads_system_column {
             findings.reasons.insert("a system column (ctid, xmin …) changes without a change of the row".to_owned());
         }
-        if names_a_moment((*query).sourceText) {
+        functions::look_at_inlined(plan, &mut findings);
+        let text = (*query).sourceText;
+        if !text.is_null() && names_a_moment(CStr::from_ptr(text).to_bytes()) {
             let reason = "'now', 'today', 'tomorrow' or 'yesterday' in the statement may stand for a time";
             findings.reasons.insert(reason.to_owned());
         }
@@ -142,9 +144,14 @@ pub unsafe fn analyse(query: *mut pg_sys::QueryDesc, is_detailed: bool) -> Analy
             analysis.relations.extend(relation(entry.cast(), &mut findings));
         }
         // After those that are read, whose tags may be enough.
-        let row_types = std::mem::take(&mut walk.expressions.row_types);
-        let named = row_types.into_iter().map(|oid| Named { oid: oid.into(), families: Vec::new() });
-        analysis.relations.extend(named);
+        let mut types = std::mem::take(&mut walk.expressions.types);
+        types.append(&mut findings.types);
+        for oid in row_types::relations(types).into_iter().map(pg_sys::Oid::from) {
+            if pg_sys::get_rel_persistence(oid) as u8 == pg_sys::RELPERSISTENCE_TEMP {
+                findings.reasons.insert(format!("{} is temporary", table_name(oid)));
+            }
+            analysis.relations.push(Named { oid, families: Vec::new() });
+        }
         for state in walk.scans {
             analysis.scans.extend(scan(state, &mut findings, is_detailed));
         }

@@ -16,8 +16,8 @@ use crate::rules;
 /// Plans beyond this are analysed every time.
 const MAX_PLANS: usize = 10_000;
 
-/// Under which state of rules and functions an analysis was made.
-type Stamp = (u64, u64);
+/// Under which state of rules, of functions, and of types and operators an analysis was made.
+type Stamp = (u64, u64, u64);
 
 /// A plan that has been analysed.
 struct Analysed {
@@ -92,7 +92,7 @@ unsafe fn find(query: *mut pg_sys::QueryDesc) -> Rc<RefCell<Analysed>> {
         let known = ANALYSED.with_borrow(|all| all.get(&place).cloned());
         if let Some(known) = &known
             && !is_detailed
-            && known.borrow().stamp == stamp()
+            && known.borrow().is_current()
             && known.borrow().analysis.is_reusable
         {
             return Rc::clone(known);
@@ -110,7 +110,15 @@ unsafe fn find(query: *mut pg_sys::QueryDesc) -> Rc<RefCell<Analysed>> {
 }
 
 fn stamp() -> Stamp {
-    (rules::generation(), functions::generation())
+    (rules::generation(), functions::generation(), functions::generation_of_names())
+}
+
+impl Analysed {
+    fn is_current(&self) -> bool {
+        let (now, then) = (stamp(), self.stamp);
+        // Most statements do not mind a new type, as every temporary table is.
+        (now.0, now.1) == (then.0, then.1) && (now.2 == then.2 || !self.analysis.findings.is_of_text)
+    }
 }
 
 /// Has the plan taken out of the map when its memory goes; `false`: there are too many.

@@ -50,21 +50,7 @@ pub fn generation() -> u64 {
 
 /// The rules of a table.
 pub fn rules_of(table: pg_sys::Oid) -> Result<Rc<TableRules>> {
-    let known = CACHE.with_borrow_mut(|cache| {
-        if !cache.is_registered {
-            // SAFETY: the callback lives as long as the library, which is never unloaded.
-            unsafe { pg_sys::CacheRegisterRelcacheCallback(Some(on_relcache_invalidation), pg_sys::Datum::from(0)) };
-            cache.is_registered = true;
-        }
-        let now = GENERATION.get();
-        if cache.generation != now || cache.tables.len() >= MAX_TABLES {
-            cache.tables.clear();
-            WATCHED.take();
-            cache.generation = now;
-        }
-        cache.tables.get(&table).cloned()
-    });
-    if let Some(rules) = known {
+    if let Some(rules) = CACHE.with_borrow_mut(|cache| cache.current().get(&table).cloned()) {
         return Ok(rules);
     }
     let rule_table = snapshot::own_table(c"rule");
@@ -100,7 +86,32 @@ fn read(table: pg_sys::Oid) -> Result<TableRules> {
     Ok(rules)
 }
 
-fn watch(relation: pg_sys::Oid) {
+impl Cache {
+    /// The tables, of which none is kept that has changed.
+    fn current(&mut self) -> &HashMap<pg_sys::Oid, Rc<TableRules>> {
+        if !self.is_registered {
+            // SAFETY: the callback lives as long as the library, which is never unloaded.
+            unsafe { pg_sys::CacheRegisterRelcacheCallback(Some(on_relcache_invalidation), pg_sys::Datum::from(0)) };
+            self.is_registered = true;
+        }
+        if self.tables.len() >= MAX_TABLES {
+            // What others have made of these is not kept either, since they are no longer watched.
+            GENERATION.set(GENERATION.get() + 1);
+        }
+        if self.generation != GENERATION.get() {
+            self.tables.clear();
+            WATCHED.take();
+            self.generation = GENERATION.get();
+        }
+        &self.tables
+    }
+}
+
+/// From now on a change of this relation's definition changes the [`generation`].
+pub fn watch(relation: pg_sys::Oid) {
+    CACHE.with_borrow_mut(|cache| {
+        cache.current();
+    });
     if relation != pg_sys::InvalidOid {
         WATCHED.with_borrow_mut(|watched| watched.insert(relation.to_u32()));
     }

@@ -190,6 +190,58 @@ SELECT tags, cacheable FROM cachetag.capture_end() \gset
 ALTER TABLE u ADD still_more int;
 SELECT falls(:'tags'), :'cacheable';
 DROP TABLE heir;
+-- Behind the column of another type; behind a domain, an array, a range.
+CREATE TABLE outer_t (id int, part u);
+SELECT count(*) FROM bumped() \g /dev/null
+SELECT cachetag.capture_begin() \g /dev/null
+SELECT json_populate_record(NULL::outer_t, '{"part": {"id": 1, "and_more": 2}}');
+SELECT tags, cacheable FROM cachetag.capture_end() \gset
+ALTER TABLE u ADD and_more int;
+SELECT falls(:'tags'), :'cacheable';
+DROP TABLE outer_t;
+CREATE DOMAIN us AS u[];
+SELECT count(*) FROM bumped() \g /dev/null
+SELECT cachetag.capture_begin() \g /dev/null
+SELECT NULL::us;
+SELECT tags, cacheable FROM cachetag.capture_end() \gset
+ALTER TABLE u ADD in_domain int;
+SELECT falls(:'tags'), :'cacheable';
+DROP DOMAIN us;
+CREATE TYPE u_range AS RANGE (subtype = u);
+SELECT count(*) FROM bumped() \g /dev/null
+SELECT cachetag.capture_begin() \g /dev/null
+SELECT NULL::u_range, NULL::u_multirange;
+SELECT tags, cacheable FROM cachetag.capture_end() \gset
+ALTER TABLE u ADD in_range int;
+SELECT falls(:'tags'), :'cacheable';
+DROP TYPE u_range;
+-- In a variable of a function, whose expressions no plan shows. The second time by what the session has kept of the first.
+CREATE TABLE kind (id int);
+CREATE FUNCTION columns_of_kind() RETURNS text LANGUAGE plpgsql STABLE AS $$ DECLARE r kind%ROWTYPE; BEGIN RETURN to_json(r); END $$;
+PREPARE of_kind AS SELECT columns_of_kind();
+SELECT count(*) FROM bumped() \g /dev/null
+SELECT cachetag.capture_begin() \g /dev/null
+EXECUTE of_kind;
+SELECT tags, cacheable FROM cachetag.capture_end() \gset
+ALTER TABLE kind ADD a int;
+SELECT falls(:'tags'), :'cacheable';
+SELECT cachetag.capture_begin() \g /dev/null
+EXECUTE of_kind;
+SELECT tags, cacheable FROM cachetag.capture_end() \gset
+SELECT count(*) FROM bumped() \g /dev/null
+ALTER TABLE kind ADD b int;
+SELECT falls(:'tags'), :'cacheable';
+-- Another table takes the name.
+BEGIN;
+ALTER TABLE kind RENAME TO old_kind;
+CREATE TABLE kind (other int);
+COMMIT;
+SELECT cachetag.capture_begin() \g /dev/null
+EXECUTE of_kind;
+SELECT tags, cacheable FROM cachetag.capture_end() \gset
+SELECT count(*) FROM bumped() \g /dev/null
+ALTER TABLE kind ADD c int;
+SELECT falls(:'tags'), :'cacheable';
 -- Never if it rolls back.
 SELECT count(*) FROM bumped() \g /dev/null
 SELECT cachetag.capture_begin() \g /dev/null

@@ -171,6 +171,9 @@ SELECT cachetag.capture_begin() \g /dev/null
 SELECT date 'today' IS NULL, timestamp ' Now' IS NULL;
 :end
 SELECT cachetag.capture_begin() \g /dev/null
+SELECT timestamp '12:00 today' IS NULL;
+:end
+SELECT cachetag.capture_begin() \g /dev/null
 SELECT 'today', date '2026-01-01', lower('A'), json_agg(a) FROM t WHERE id = 30;
 :end
 -- In functions, whose expressions nobody sees: what their text names counts.
@@ -196,6 +199,48 @@ SELECT unlabelled(), inlined(), own_sum(id) FROM t WHERE id = 31;
 CREATE OR REPLACE FUNCTION of_now() RETURNS boolean LANGUAGE plpgsql STABLE AS $$ BEGIN RETURN true; END $$;
 SELECT cachetag.capture_begin() \g /dev/null
 SELECT of_now();
+:end
+-- What looks like a comment in a string is none; names in quotes; operators; columns that are functions; times in quotes of any kind.
+CREATE FUNCTION dashes() RETURNS text LANGUAGE plpgsql STABLE AS $$ BEGIN RETURN '--' || now(); END $$;
+CREATE FUNCTION "Moment"() RETURNS text LANGUAGE plpgsql STABLE AS $$ BEGIN RETURN now(); END $$;
+CREATE FUNCTION quotes() RETURNS text LANGUAGE plpgsql STABLE AS $$ BEGIN RETURN "Moment"(); END $$;
+CREATE FUNCTION after(int, int) RETURNS text LANGUAGE plpgsql STABLE AS $$ BEGIN RETURN now(); END $$;
+CREATE OPERATOR <+> (FUNCTION = after, LEFTARG = int, RIGHTARG = int);
+CREATE FUNCTION operates() RETURNS text LANGUAGE plpgsql STABLE AS $$ BEGIN RETURN 1<+>2; END $$;
+CREATE FUNCTION age_of(t) RETURNS text LANGUAGE plpgsql STABLE AS $$ BEGIN RETURN now(); END $$;
+CREATE FUNCTION attributes() RETURNS text LANGUAGE plpgsql STABLE AS $$ DECLARE r t; BEGIN RETURN (r).age_of; END $$;
+CREATE FUNCTION says_now() RETURNS text LANGUAGE plpgsql STABLE AS $$ BEGIN RETURN 'now'::timestamp; END $$;
+CREATE FUNCTION says_now_in_dollars() RETURNS text LANGUAGE plpgsql STABLE AS 'BEGIN RETURN $q$now$q$::timestamp; END';
+CREATE FUNCTION encodes() RETURNS text LANGUAGE plpgsql STABLE AS $$ BEGIN RETURN U&"\006eow"(); END $$;
+SELECT cachetag.capture_begin() \g /dev/null
+SELECT dashes() IS NULL;
+:end
+SELECT cachetag.capture_begin() \g /dev/null
+SELECT quotes() IS NULL;
+:end
+SELECT cachetag.capture_begin() \g /dev/null
+SELECT operates() IS NULL;
+:end
+SELECT cachetag.capture_begin() \g /dev/null
+SELECT attributes() IS NULL;
+:end
+SELECT cachetag.capture_begin() \g /dev/null
+SELECT says_now() IS NULL;
+:end
+SELECT cachetag.capture_begin() \g /dev/null
+SELECT says_now_in_dollars() IS NULL, $q$now$q$::timestamp IS NULL;
+:end
+SELECT cachetag.capture_begin() \g /dev/null
+SELECT encodes() IS NULL;
+:end
+-- In functions that become parts of the plan.
+CREATE FUNCTION of_today(date) RETURNS boolean LANGUAGE sql STABLE AS $$ SELECT $1 >= 'today' $$;
+CREATE FUNCTION rows_of_today() RETURNS SETOF t LANGUAGE sql STABLE AS $$ SELECT * FROM t WHERE id = 30 AND of_today('2000-01-01') $$;
+SELECT cachetag.capture_begin() \g /dev/null
+SELECT of_today('2000-01-01');
+:end
+SELECT cachetag.capture_begin() \g /dev/null
+SELECT count(*) FROM rows_of_today();
 :end
 -- The daemon's halves of the catalog are not for caches.
 SELECT cachetag.capture_begin() \g /dev/null
