@@ -150,6 +150,8 @@ pub const FUNCTIONS: &[(&str, &Kind, &Kind)] = &[
     ("f_definer", INT4, INT8),
     ("f_loop", INT4, INT8),
     ("f_lower", TEXT, TEXT),
+    ("f_row", INT4, TEXT),
+    ("f_holder", INT4, TEXT),
 ];
 
 const SCHEMA: &str = r#"
@@ -194,6 +196,9 @@ CREATE FUNCTION f_dynamic(v text) RETURNS int8 LANGUAGE plpgsql STABLE AS $$ DEC
 CREATE FUNCTION f_definer(v int) RETURNS int8 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = app AS 'SELECT count(*) FROM secret WHERE x = v';
 CREATE FUNCTION f_loop(v int) RETURNS int8 LANGUAGE plpgsql STABLE AS $$ DECLARE r record; s int8 := 0; BEGIN FOR r IN SELECT id FROM app.part WHERE x = v ORDER BY id LOOP s := s + r.id; EXIT WHEN s > 8; END LOOP; RETURN s; END $$;
 CREATE FUNCTION f_lower(v text) RETURNS text LANGUAGE sql IMMUTABLE AS 'SELECT lower(v)';
+CREATE TYPE holder AS (held base);
+CREATE FUNCTION f_row(v int) RETURNS text LANGUAGE plpgsql STABLE AS $$ DECLARE r app.a%ROWTYPE; BEGIN r.id := v; RETURN to_json(r); END $$;
+CREATE FUNCTION f_holder(v int) RETURNS text LANGUAGE plpgsql STABLE AS $$ BEGIN RETURN json_populate_record(NULL::app.holder, json_build_object('held', json_build_object('id', v, 'more', 7))); END $$;
 GRANT USAGE ON SCHEMA app TO reader; GRANT SELECT ON ALL TABLES IN SCHEMA app TO reader; GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA app TO reader;
 ALTER TABLE secret ENABLE ROW LEVEL SECURITY;
 CREATE POLICY seen ON secret USING (x IN (SELECT x FROM acl WHERE z = 1));
