@@ -22,7 +22,14 @@ pub(super) struct Link {
 struct Inner {
     target: Target,
     config: Config,
-    connection: Mutex<Option<MultiplexedConnection>>,
+    connection: Mutex<Option<Opened>>,
+}
+
+#[derive(Debug)]
+struct Opened {
+    connection: MultiplexedConnection,
+    /// Whether the server behind it is as its user needs it.
+    is_vetted: bool,
 }
 
 /// How long to wait for what.
@@ -58,12 +65,34 @@ impl Link {
 
     async fn connection(&self) -> RedisResult<MultiplexedConnection> {
         let mut slot = self.inner.connection.lock().await;
-        if let Some(connection) = &*slot {
-            return Ok(connection.clone());
+        Ok(self.opened(&mut slot).await?.connection.clone())
+    }
+
+    /// The connection, whose server is looked at each time that it may be another one.
+    pub(super) async fn vetted<E: From<RedisError>>(
+        &self,
+        vet: impl AsyncFnOnce(&mut MultiplexedConnection) -> Result<(), E>,
+    ) -> Result<MultiplexedConnection, E> {
+        let mut slot = self.inner.connection.lock().await;
+        let opened = self.opened(&mut slot).await?;
+        if !opened.is_vetted {
+            if let Err(error) = vet(&mut opened.connection).await {
+                *slot = None;
+                return Err(error);
+            }
+            opened.is_vetted = true;
         }
-        let Config { connect, answer } = self.inner.config;
-        let connection = self.inner.target.connect(connect, Some(answer)).await?;
-        Ok(slot.insert(connection).clone())
+        Ok(opened.connection.clone())
+    }
+
+    async fn opened<'s>(&self, slot: &'s mut Option<Opened>) -> RedisResult<&'s mut Opened> {
+        if slot.is_none() {
+            let Config { connect, answer } = self.inner.config;
+            let connection = self.inner.target.connect(connect, Some(answer)).await?;
+            *slot = Some(Opened { connection, is_vetted: false });
+        }
+        // It is there by now.
+        slot.as_mut().ok_or_else(|| RedisError::from((ErrorKind::Io, "no connection")))
     }
 
     /// A connection on which something went wrong is not used again, unless the server itself has said what, and is still the one that was asked for.
@@ -78,13 +107,31 @@ impl Link {
 
     /// Sends one command.
     pub(super) async fn call<T: FromRedisValue>(&self, command: &Cmd) -> RedisResult<T> {
-        let answer = command.query_async(&mut self.connection().await?).await;
+        self.call_on(self.connection().await?, command).await
+    }
+
+    /// Sends one command on a connection that this link has given.
+    pub(super) async fn call_on<T: FromRedisValue>(
+        &self,
+        mut connection: MultiplexedConnection,
+        command: &Cmd,
+    ) -> RedisResult<T> {
+        let answer = command.query_async(&mut connection).await;
         self.judged(answer).await
     }
 
     /// Sends several commands at once.
     pub(super) async fn pipeline<T: FromRedisValue>(&self, commands: &Pipeline) -> RedisResult<T> {
-        let answer = commands.query_async(&mut self.connection().await?).await;
+        self.pipeline_on(self.connection().await?, commands).await
+    }
+
+    /// Sends several commands at once on a connection that this link has given.
+    pub(super) async fn pipeline_on<T: FromRedisValue>(
+        &self,
+        mut connection: MultiplexedConnection,
+        commands: &Pipeline,
+    ) -> RedisResult<T> {
+        let answer = commands.query_async(&mut connection).await;
         self.judged(answer).await
     }
 }

@@ -5,7 +5,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use cachetag_client::Source;
+use cachetag_client::observe::Layer;
 use cachetag_tests::eventually;
+use tokio::sync::Semaphore;
 
 use crate::trial::{PATIENCE, Trial};
 
@@ -104,6 +106,36 @@ async fn processes_share_one_load_too() {
         assert_eq!(task.await.expect("no panic").expect("a value"), 7);
     }
     assert_eq!(loads.load(Ordering::SeqCst), 1);
+}
+
+/// Whoever has waited long enough for another process loads by itself, and says so.
+#[tokio::test]
+async fn nobody_waits_for_another_process_forever() {
+    let trial = Trial::start().await;
+    let slow = trial.cache(trial.builder()).await;
+    let hasty = trial.cache(trial.builder().lease_wait(Duration::from_millis(200))).await;
+    let gate = Arc::new(Semaphore::new(0));
+    let first = {
+        let (slow, gate) = (slow.clone(), gate.clone());
+        tokio::spawn(async move {
+            let load = |_| async move {
+                gate.acquire().await.expect("it is never closed").forget();
+                Ok::<_, std::io::Error>(5)
+            };
+            slow.get_or_load("k", load).await.map(|cached| *cached)
+        })
+    };
+    // By now the lease is the first one's, or will be: a second asker is told to wait, or loads.
+    eventually("the first one loads", PATIENCE, async || {
+        (trial.stack.explain("k").await["lease"] == "held").then_some(())
+    })
+    .await;
+    let read = hasty.get_or_load("k", |_| async { Ok::<_, std::io::Error>(6) }).await.expect("a value");
+    assert_eq!((*read, read.metadata().source()), (6, Source::Loader));
+    assert_eq!(hasty.snapshot().layer(Layer::L2).misses.get("wait"), Some(&1));
+    assert_eq!(hasty.snapshot().events.get("lease_wait"), Some(&1));
+    gate.add_permits(1);
+    assert_eq!(first.await.expect("no panic").expect("a value"), 5);
 }
 
 #[tokio::test]

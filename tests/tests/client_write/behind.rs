@@ -105,6 +105,41 @@ async fn a_redis_that_cannot_keep_its_word_is_refused() {
     let error = queue.enqueue(&Operation::statement("insert")).await.expect_err("no replica");
     assert!(matches!(error, EnqueueError::NotHeld { got: 0, wanted: 1, holders: "replicas" }), "{error}");
     assert!(error.may_be_enqueued());
+
+    // Another Redis takes its place, or it another configuration: what is connected anew is looked at anew.
+    let queue = WriteBehind::builder(stack.redis_url()).open().await.expect("a queue");
+    queue.enqueue(&Operation::statement("insert")).await.expect("it is as it was");
+    let mut redis = stack.cache().await;
+    let policy = async |redis: &mut cachetag_tests::Cache, policy: &str| {
+        redis::cmd("CONFIG")
+            .arg(&["SET", "maxmemory-policy", policy])
+            .exec_async(redis.connection())
+            .await
+            .expect("CONFIG");
+        redis::cmd("CLIENT")
+            .arg(&["KILL", "TYPE", "normal", "SKIPME", "yes"])
+            .exec_async(redis.connection())
+            .await
+            .expect("KILL");
+    };
+    policy(&mut redis, "allkeys-random").await;
+    let before =
+        redis::cmd("XLEN").arg("cachetag:{default}:writes").query_async::<u64>(redis.connection()).await.expect("XLEN");
+    let error = eventually("the new connection is looked at", PATIENCE, async || {
+        // The connection that was cut tells so first.
+        queue
+            .enqueue(&Operation::statement("insert"))
+            .await
+            .err()
+            .filter(|error| matches!(error, EnqueueError::Unfit(_)))
+    })
+    .await;
+    assert!(error.to_string().contains("maxmemory-policy is allkeys-random") && !error.may_be_enqueued(), "{error}");
+    let after =
+        redis::cmd("XLEN").arg("cachetag:{default}:writes").query_async::<u64>(redis.connection()).await.expect("XLEN");
+    assert_eq!(before, after);
+    policy(&mut redis, "noeviction").await;
+    eventually("it is taken back", PATIENCE, async || queue.enqueue(&Operation::statement("insert")).await.ok()).await;
 }
 
 #[tokio::test]

@@ -95,9 +95,21 @@ pub enum EnqueueError {
     /// Redis refused.
     #[error("Redis refused, nothing is enqueued: {0}")]
     Refused(#[source] RedisError),
+    /// The Redis behind the queue is another one now, or has another configuration, and cannot keep what it acknowledges.
+    #[error("nothing is enqueued: {0}")]
+    Unfit(#[source] OpenError),
     /// The answer was lost.
     #[error("not known whether it is enqueued: {0}; enqueue the same operation again (its key makes that harmless)")]
     Unknown(#[source] RedisError),
+}
+
+impl From<OpenError> for EnqueueError {
+    fn from(error: OpenError) -> EnqueueError {
+        match error {
+            OpenError::Redis(error) => EnqueueError::Unknown(error),
+            error => EnqueueError::Unfit(error),
+        }
+    }
 }
 
 impl EnqueueError {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use redis::aio::MultiplexedConnection;
 use redis::{Cmd, RedisError, Value, cmd};
 
 use super::entry::{array, encode};
@@ -191,7 +192,7 @@ impl Builder {
             max_bytes: self.max_bytes,
             acks: self.acks,
         };
-        queue.check().await?;
+        queue.connection().await?;
         Ok(queue)
     }
 }
@@ -229,8 +230,13 @@ impl WriteBehind {
         &self.name
     }
 
-    async fn check(&self) -> Result<(), OpenError> {
-        let info: String = self.link.call(&cmd("INFO")).await?;
+    /// A connection to a Redis that can keep what it acknowledges: looked at each time that it is another one, as after a failover.
+    pub(super) async fn connection(&self) -> Result<MultiplexedConnection, OpenError> {
+        self.link.vetted(async |connection| self.check(connection).await).await
+    }
+
+    async fn check(&self, connection: &mut MultiplexedConnection) -> Result<(), OpenError> {
+        let info: String = cmd("INFO").query_async(connection).await?;
         let policy = field(&info, "maxmemory_policy:");
         if policy.starts_with("allkeys") {
             return Err(OpenError::Evicting { policy: policy.to_owned() });
@@ -290,7 +296,8 @@ impl WriteBehind {
             }
             script.arg(&values[..]);
         }
-        let (answer, held) = self.send(&script).await.map_err(judged)?;
+        let connection = self.connection().await?;
+        let (answer, held) = self.send(connection, &script).await.map_err(judged)?;
         let answer = array(&answer);
         if let [Value::Int(0), Value::Int(length)] = answer {
             let (queue, length, limit) = (self.name.clone(), length.unsigned_abs(), self.limit);
@@ -309,9 +316,13 @@ impl WriteBehind {
     }
 
     /// The script's answer, and whether enough others have it too.
-    async fn send(&self, script: &Cmd) -> Result<(Value, Result<(), EnqueueError>), RedisError> {
+    async fn send(
+        &self,
+        connection: MultiplexedConnection,
+        script: &Cmd,
+    ) -> Result<(Value, Result<(), EnqueueError>), RedisError> {
         let (wait, wanted, holders) = match self.acks {
-            Acks::Server => return Ok((self.link.call(script).await?, Ok(()))),
+            Acks::Server => return Ok((self.link.call_on(connection, script).await?, Ok(()))),
             Acks::Replicas { count, timeout } => {
                 let mut wait = cmd("WAIT");
                 wait.arg(count).arg(timeout.as_millis() as u64);
@@ -325,7 +336,7 @@ impl WriteBehind {
         };
         let mut pipeline = redis::pipe();
         pipeline.add_command(script.clone()).add_command(wait);
-        let (answer, held): (Value, Value) = self.link.pipeline(&pipeline).await?;
+        let (answer, held): (Value, Value) = self.link.pipeline_on(connection, &pipeline).await?;
         let number = |value: &Value| if let Value::Int(number) = value { number.unsigned_abs() } else { 0 };
         // WAITAOF counts the local disk and the replicas' apart.
         let got = if let Value::Array(parts) = &held { parts.iter().map(number).sum() } else { number(&held) };
