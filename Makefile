@@ -28,6 +28,7 @@ regression: install ## PostgreSQL's own regression tests, every table tracked, e
 	@scripts/regression.sh
 
 bench: install ## the benchmarks, on private servers
+	@scripts/setup.sh bench
 	cargo run --quiet --release --package cachetag-tests --bin bench -- $(ARGS)
 
 checker: install ## hurts the system in every way and bounds the rate of wrong hits (ARGS="--reads 100_000_000"; ARGS=--help)

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what building, testing and the demo need on Debian and its children, and nothing that is there already. Quiet when all is there.
-# With the argument `examples` also the languages of examples/. Starts, stops and configures no system service. With PG_CONFIG set, that PostgreSQL is used and none is installed.
+# With the argument `examples` also the languages of examples/, with `bench` also what `make bench` measures with. Starts, stops and configures no system service. With PG_CONFIG set, that PostgreSQL is used and none is installed.
 set -euo pipefail
 
 missing=()
@@ -68,6 +68,10 @@ if [[ ${1:-} == examples ]]; then
     need golang-github-gomodule-redigo-dev test -d /usr/share/gocode/src/github.com/gomodule/redigo
     need golang-github-lib-pq-dev test -d /usr/share/gocode/src/github.com/lib/pq
     need jq command -v jq
+fi
+
+if [[ ${1:-} == bench ]]; then
+    need valgrind command -v valgrind
 fi
 
 if ((${#missing[@]})); then

@@ -70,9 +70,16 @@ struct Running {
     seen: Vec<(usize, u64)>,
 }
 
-thread_local! {
-    static RUNNING: RefCell<Running> = const { RefCell::new(Running { frames: Vec::new(), older: Vec::new(), seen: Vec::new() }) };
-}
+/// What belongs to a backend, which has one thread. A thread's own would be looked up by a call, twice for each query of every session.
+struct OfBackend<T>(T);
+
+// SAFETY: no other thread of the process calls into the library.
+unsafe impl<T> Sync for OfBackend<T> {}
+
+static RUNNING: OfBackend<RefCell<Running>> =
+    OfBackend(RefCell::new(Running { frames: Vec::new(), older: Vec::new(), seen: Vec::new() }));
+/// A capture has seen a query start in this transaction.
+static HAS_SEEN: AtomicBool = AtomicBool::new(false);
 
 /// The statement within which the library was loaded, by when it began: which queries were running then is not known.
 static LOADED_IN: AtomicI64 = AtomicI64::new(0);
@@ -109,10 +116,9 @@ pub fn init() {
 /// A capture begins: what runs now is older than it.
 pub fn on_begin(is_one_shot: bool) {
     IS_ONE_SHOT.store(is_one_shot, Relaxed);
-    RUNNING.with_borrow_mut(|running| {
-        running.older = if is_one_shot { Vec::new() } else { running.frames.clone() };
-        running.seen.clear();
-    });
+    let mut running = RUNNING.0.borrow_mut();
+    running.older = if is_one_shot { Vec::new() } else { running.frames.clone() };
+    running.seen.clear();
 }
 
 /// Whether cursors WITH HOLD have to be looked for; asked once, then again after one was declared.
@@ -142,10 +148,12 @@ unsafe extern "C-unwind" fn started(query: *mut pg_sys::QueryDesc) {
     // SAFETY: the executor has just started the query.
     unsafe {
         let snapshot = (*query).snapshot as usize;
-        let is_older = RUNNING.with_borrow_mut(|running| {
+        HAS_SEEN.store(true, Relaxed);
+        let is_older = {
+            let mut running = RUNNING.0.borrow_mut();
             running.seen.push(((*query).estate as usize, session::generation()));
             running.older.iter().any(|frame| frame.snapshot == snapshot)
-        });
+        };
         if is_older {
             session::refuse("a query ran with a snapshot from before capture_begin");
         } else if LOADED_IN.load(Relaxed) != 0
@@ -154,7 +162,7 @@ unsafe extern "C-unwind" fn started(query: *mut pg_sys::QueryDesc) {
         {
             session::refuse("the library was loaded within this statement: LOAD 'libcachetag' first, or preload it");
         }
-        if !(forgets(Guard::Functions) && RUNNING.with_borrow(|running| !running.frames.is_empty())) {
+        if !forgets(Guard::Functions) || RUNNING.0.borrow().frames.is_empty() {
             statement::capture(query);
         }
     }
@@ -208,18 +216,19 @@ unsafe fn enter(query: *mut pg_sys::QueryDesc, address: usize) {
     // SAFETY: the executor is about to run the query.
     unsafe {
         let snapshot = (*query).snapshot as usize;
-        let is_foreign = RUNNING.with(|running| {
-            let Ok(mut running) = running.try_borrow_mut() else { return false };
-            // The stack grows downwards: what is at this address or below it was left by an error.
-            while running.frames.last().is_some_and(|frame| frame.address <= address) {
-                running.frames.pop();
-            }
-            running.frames.push(Frame { address, snapshot });
+        let Ok(mut running) = RUNNING.0.try_borrow_mut() else { return };
+        // The stack grows downwards: what is at this address or below it was left by an error.
+        while running.frames.last().is_some_and(|frame| frame.address <= address) {
+            running.frames.pop();
+        }
+        running.frames.push(Frame { address, snapshot });
+        if session::is_active() {
             let key = ((*query).estate as usize, session::generation());
-            session::is_active() && !running.seen.contains(&key) && !forgets(Guard::Opened)
-        });
-        if is_foreign {
-            opened_before();
+            let is_foreign = !running.seen.contains(&key) && !forgets(Guard::Opened);
+            drop(running);
+            if is_foreign {
+                opened_before();
+            }
         }
     }
 }
@@ -230,21 +239,21 @@ extern "C-unwind" fn opened_before() {
 }
 
 fn leave(address: usize) {
-    RUNNING.with(|running| {
-        let Ok(mut running) = running.try_borrow_mut() else { return };
-        while running.frames.last().is_some_and(|frame| frame.address <= address) {
-            running.frames.pop();
-        }
-        if !running.older.is_empty() {
-            running.older.retain(|frame| frame.address > address);
-        }
-    });
+    let Ok(mut running) = RUNNING.0.try_borrow_mut() else { return };
+    while running.frames.last().is_some_and(|frame| frame.address <= address) {
+        running.frames.pop();
+    }
+    if !running.older.is_empty() {
+        running.older.retain(|frame| frame.address > address);
+    }
 }
 
 unsafe extern "C-unwind" fn on_end(query: *mut pg_sys::QueryDesc) {
     // SAFETY: calls what the server would have called.
     unsafe {
-        ended((*query).estate as usize);
+        if HAS_SEEN.load(Relaxed) {
+            ended((*query).estate as usize);
+        }
         match PREVIOUS.get().and_then(|previous| previous.end) {
             Some(end) => end(query),
             None => raw::standard_ExecutorEnd(query),
@@ -254,13 +263,9 @@ unsafe extern "C-unwind" fn on_end(query: *mut pg_sys::QueryDesc) {
 
 fn ended(estate: usize) {
     watch::remove(estate);
-    RUNNING.with(|running| {
-        if let Ok(mut running) = running.try_borrow_mut()
-            && !running.seen.is_empty()
-        {
-            running.seen.retain(|(seen, _)| *seen != estate);
-        }
-    });
+    if let Ok(mut running) = RUNNING.0.try_borrow_mut() {
+        running.seen.retain(|(seen, _)| *seen != estate);
+    }
 }
 
 unsafe extern "C-unwind" fn on_utility(
@@ -386,10 +391,10 @@ unsafe extern "C-unwind" fn on_subtransaction_end(
 
 /// At the end of a transaction no query is left but those that call us: procedures that commit.
 fn forget_queries() {
-    watch::clear();
-    RUNNING.with(|running| {
-        if let Ok(mut running) = running.try_borrow_mut() {
+    if HAS_SEEN.swap(false, Relaxed) {
+        watch::clear();
+        if let Ok(mut running) = RUNNING.0.try_borrow_mut() {
             running.seen.clear();
         }
-    });
+    }
 }

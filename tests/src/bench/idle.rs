@@ -5,13 +5,12 @@
 //! on a transaction, which what else goes on in the machine disturbs less. The median is told with the interval that holds it in 95 of 100 such measurements,
 //! and beside it the same of the two turns without the library: what it does not exceed is not resolved.
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
 use super::Table;
+use super::pgbench::{Pgbench, number};
 use crate::memory::{children, processor_seconds_of_children};
-use crate::{DATABASE, Installation, Stack, StackOptions, eventually};
+use crate::{Stack, StackOptions, eventually};
 
 /// Rounds, each with one turn of every side.
 const ROUNDS: usize = 41;
@@ -32,13 +31,13 @@ struct Turn {
 
 /// Measures reads and writes.
 pub(super) async fn measure(table: &mut Table) {
-    let Some(pgbench) = pgbench() else {
+    let Some(pgbench) = Pgbench::find() else {
         table.note("capture: pgbench is not installed, so what an idle library costs was not measured");
         return;
     };
     let options = StackOptions::servers_only().setting("shared_buffers", "256MB").setting("autovacuum", "off");
     let mut stack = Stack::start(options).await;
-    run(&pgbench, &stack, &["-i", "-q", "-s", "2"]);
+    pgbench.run(stack.postgres.port(), &["-i", "-q", "-s", "2"]);
     let scripts = [("reads", "select-only"), ("writes", "simple-update")];
     let mut rounds = Vec::new();
     for round in 0..ROUNDS {
@@ -77,10 +76,10 @@ pub(super) async fn measure(table: &mut Table) {
 }
 
 /// One run of pgbench.
-async fn turn(pgbench: &Path, stack: &Stack, arguments: &[&str]) -> Turn {
+async fn turn(pgbench: &Pgbench, stack: &Stack, arguments: &[&str]) -> Turn {
     let server = stack.postgres.id().expect("the server runs");
     let (before, spent) = (children(server).len(), processor_seconds_of_children(server));
-    let report = run(pgbench, stack, arguments);
+    let report = pgbench.run(stack.postgres.port(), arguments);
     ended(server, before).await;
     let transactions = number(&report, "number of transactions actually processed: ");
     Turn { rate: number(&report, "tps = "), processor: (processor_seconds_of_children(server) - spent) / transactions }
@@ -117,39 +116,9 @@ impl std::fmt::Display for Median {
     }
 }
 
-/// The server's own, or the one on the path.
-fn pgbench() -> Option<PathBuf> {
-    let own = Installation::find().ok()?.program("pgbench");
-    let program = if own.is_file() { own } else { "pgbench".into() };
-    Command::new(&program).arg("--version").output().is_ok_and(|told| told.status.success()).then_some(program)
-}
-
-fn run(pgbench: &Path, stack: &Stack, arguments: &[&str]) -> String {
-    let mut command = Command::new(pgbench);
-    command.args(["-h", "127.0.0.1", "-U", "postgres", "-p", &stack.postgres.port().to_string()]);
-    let told = command.args(arguments).arg(DATABASE).output().expect("pgbench");
-    assert!(told.status.success(), "pgbench: {}", String::from_utf8_lossy(&told.stderr));
-    String::from_utf8_lossy(&told.stdout).into_owned()
-}
-
-/// The number that follows a text in what pgbench reports.
-fn number(report: &str, text: &str) -> f64 {
-    let line = report.lines().find_map(|line| line.strip_prefix(text)).expect("a line of the report");
-    let digits = line.split([' ', '/']).next().expect("a word");
-    digits.parse().expect("a number")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_report_is_read() {
-        let report =
-            "a\nnumber of transactions actually processed: 300\ntps = 1234.5 (without initial connection time)\n";
-        assert_eq!(number(report, "tps = "), 1234.5);
-        assert_eq!(number(report, "number of transactions actually processed: "), 300.0);
-    }
 
     #[test]
     fn the_median_lies_within_its_interval() {

@@ -6,8 +6,10 @@ mod capture;
 mod client;
 mod drain;
 mod idle;
+mod instructions;
 mod latency;
 mod peers;
+mod pgbench;
 mod read;
 mod shop;
 mod table;
@@ -32,8 +34,10 @@ pub enum Part {
     Peers,
     /// The Rust client beside moka and GET.
     Client,
-    /// What capture costs a query, and the library a server.
+    /// What capture costs a query.
     Capture,
+    /// What the library costs a server that has it preloaded and captures nothing.
+    Idle,
 }
 
 /// What to run and how large. The defaults are the sizes that the targets are meant for.
@@ -41,7 +45,7 @@ pub enum Part {
 #[command(name = "bench", about = "Benchmarks on private servers; prints ratios of one run")]
 pub struct Plan {
     /// What to measure
-    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Part::Throughput, Part::Latency, Part::Read, Part::Peers, Part::Client, Part::Capture])]
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Part::Throughput, Part::Latency, Part::Read, Part::Peers, Part::Client, Part::Capture, Part::Idle])]
     pub parts: Vec<Part>,
     /// Single-row transactions in the backlog
     #[arg(long, default_value_t = 300_000)]
@@ -101,9 +105,10 @@ pub fn run(plan: &Plan) {
             Part::Read => runtime().block_on(read::measure(plan, &mut table)),
             Part::Peers => runtime().block_on(peers::measure(plan, &mut table)),
             Part::Client => runtime().block_on(client::measure(plan, &mut table)),
-            Part::Capture => runtime().block_on(async {
-                capture::measure(&mut table).await;
+            Part::Capture => runtime().block_on(capture::measure(&mut table)),
+            Part::Idle => runtime().block_on(async {
                 idle::measure(&mut table).await;
+                instructions::measure(&mut table).await;
             }),
         }
     }
