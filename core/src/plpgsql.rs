@@ -156,7 +156,7 @@ impl<'n, 's> Scanner<'n, 's> {
     fn finish(&mut self, is_called: bool) {
         if let Some(word) = self.word.take() {
             // In an encoding of one byte, other letters than those of ASCII are made small too.
-            let name = if word.name.is_ascii() { None } else { Some(word.name.to_lowercase()) };
+            let name = if word.name.is_ascii() { None } else { Some(shortened(word.name.to_lowercase())) };
             self.names.words.extend(name.map(|name| Word { name, is_called, ..word }));
             self.names.words.insert(Word { is_called, ..word });
         }

@@ -2,7 +2,7 @@
 
 use cachetag_core::{
     InvalidationMessage, KeyTemplate, Lsn, Predicate, RenderOutcome, Rendered, Tag, Template, Value, Version,
-    decode_part, encode_part, encode_part_bytes,
+    decode_part, encode_part, encode_part_bytes, plpgsql,
 };
 
 use super::input::Input;
@@ -102,6 +102,25 @@ pub(super) fn key_template(data: &[u8]) {
     if let Some(values) = template.values(&key) {
         assert_eq!(values.len(), template.names().len());
         assert!(key.len() >= template.fixed_len() + values.len());
+    }
+}
+
+/// The text of a function.
+pub(super) fn plpgsql(data: &[u8]) {
+    let source = String::from_utf8_lossy(data);
+    let names = plpgsql::names(&source);
+    assert!(names.words.iter().all(|word| word.name.len() <= 63), "longer than the server looks at");
+    // Where nothing can be a comment, be encoded or be a part of a quoted name, nothing is overlooked.
+    if source.contains("--") || source.contains("/*") || source.contains(['"', '$', '&', '\\']) {
+        return;
+    }
+    let is_part = |c: char| c.is_alphanumeric() || c == '_' || !c.is_ascii();
+    for run in source.split(|c| !is_part(c)) {
+        let name = run.trim_start_matches(|c: char| c.is_ascii_digit());
+        if name.is_ascii() && !name.is_empty() && name.len() <= 63 {
+            let name = name.to_ascii_lowercase();
+            assert!(names.words.iter().any(|word| word.name == name), "{name:?} is overlooked in {source:?}");
+        }
     }
 }
 

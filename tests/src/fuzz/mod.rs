@@ -21,10 +21,11 @@ pub struct Target {
 }
 
 /// All subjects that need no server; [`lua_arguments`] needs one.
-pub const TARGETS: [Target; 12] = [
+pub const TARGETS: [Target; 13] = [
     Target { name: "tag", run: grammar::tag },
     Target { name: "template", run: grammar::template },
     Target { name: "key_template", run: grammar::key_template },
+    Target { name: "plpgsql", run: grammar::plpgsql },
     Target { name: "predicate", run: grammar::predicate },
     Target { name: "version", run: grammar::version },
     Target { name: "invalidation_message", run: grammar::invalidation_message },
