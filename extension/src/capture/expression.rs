@@ -120,7 +120,8 @@ impl Expressions {
         }
     }
 
-    fn call(&mut self, function: pg_sys::Oid) {
+    /// A function is called.
+    pub fn call(&mut self, function: pg_sys::Oid) {
         self.findings.add(findings_of(function).as_deref());
     }
 

@@ -12,6 +12,14 @@ pub fn list(list: *mut pg_sys::List) -> impl Iterator<Item = *mut c_void> {
     (0..length).map(move |at| unsafe { (*(*list).elements.add(at)).ptr_value })
 }
 
+/// The elements of a list of numbers.
+pub fn numbers(list: *mut pg_sys::List) -> impl Iterator<Item = pg_sys::Oid> {
+    // SAFETY: as above.
+    let length = if list.is_null() { 0 } else { unsafe { (*list).length as usize } };
+    // SAFETY: as above.
+    (0..length).map(move |at| unsafe { (*(*list).elements.add(at)).oid_value })
+}
+
 /// A column of a relation.
 ///
 /// # Safety

@@ -198,8 +198,12 @@ unsafe extern "C-unwind" fn visit(state: *mut pg_sys::PlanState, context: *mut c
             T_NamedTuplestoreScanState => {
                 walk.reasons.insert("a transition table exists in a trigger only".to_owned());
             }
-            T_AppendState => walk.prunes_at_start |= prunes_at_start((*state).plan),
-            T_MergeAppendState => walk.prunes_at_start |= prunes_at_start((*state).plan),
+            T_AppendState | T_MergeAppendState => {
+                if let Some(pruning) = pruning(state) {
+                    walk.prunes_at_start = true;
+                    look_at_pruning(pruning, &mut walk.expressions);
+                }
+            }
             T_BitmapIndexScanState
             | T_SubqueryScanState
             | T_FunctionScanState
@@ -220,23 +224,54 @@ unsafe extern "C-unwind" fn visit(state: *mut pg_sys::PlanState, context: *mut c
     }
 }
 
-/// Does the executor leave parts of an Append or MergeAppend out? Some of them when it starts.
-unsafe fn prunes_at_start(plan: *mut pg_sys::Plan) -> bool {
+/// By what the executor leaves parts of an Append or MergeAppend out, some of them when it starts.
+unsafe fn pruning(state: *mut pg_sys::PlanState) -> Option<*mut pg_sys::PartitionPruneInfo> {
     // SAFETY: the tag of a node says what it is.
     unsafe {
+        let plan = (*state).plan;
+        let is_append = (*plan).type_ == pg_sys::NodeTag::T_Append;
         #[cfg(not(feature = "pg18"))]
-        let prunes = if (*plan).type_ == pg_sys::NodeTag::T_Append {
-            !(*plan.cast::<pg_sys::Append>()).part_prune_info.is_null()
+        let pruning = if is_append {
+            (*plan.cast::<pg_sys::Append>()).part_prune_info
         } else {
-            !(*plan.cast::<pg_sys::MergeAppend>()).part_prune_info.is_null()
+            (*plan.cast::<pg_sys::MergeAppend>()).part_prune_info
         };
         #[cfg(feature = "pg18")]
-        let prunes = if (*plan).type_ == pg_sys::NodeTag::T_Append {
-            (*plan.cast::<pg_sys::Append>()).part_prune_index >= 0
-        } else {
-            (*plan.cast::<pg_sys::MergeAppend>()).part_prune_index >= 0
+        let pruning = {
+            let at = if is_append {
+                (*plan.cast::<pg_sys::Append>()).part_prune_index
+            } else {
+                (*plan.cast::<pg_sys::MergeAppend>()).part_prune_index
+            };
+            let all = (*(*(*state).state).es_plannedstmt).partPruneInfos;
+            usize::try_from(at)
+                .ok()
+                .and_then(|at| nodes::list(all).nth(at))
+                .map_or(std::ptr::null_mut(), |info| info.cast())
         };
-        prunes
+        (!pruning.is_null()).then_some(pruning)
+    }
+}
+
+/// What decides which parts are left out is in no part: there may be none left.
+unsafe fn look_at_pruning(pruning: *mut pg_sys::PartitionPruneInfo, expressions: &mut Expressions) {
+    // SAFETY: a list of lists of these nodes; the tag of a step says what it is.
+    unsafe {
+        for of_tree in nodes::list((*pruning).prune_infos) {
+            for info in nodes::list(of_tree.cast()) {
+                let info = info.cast::<pg_sys::PartitionedRelPruneInfo>();
+                let steps = [(*info).initial_pruning_steps, (*info).exec_pruning_steps];
+                for step in steps.into_iter().flat_map(nodes::list) {
+                    if (*step.cast::<pg_sys::Node>()).type_ == pg_sys::NodeTag::T_PartitionPruneStepOp {
+                        let step = step.cast::<pg_sys::PartitionPruneStepOp>();
+                        expressions.look_at((*step).exprs.cast());
+                        for function in nodes::numbers((*step).cmpfns) {
+                            expressions.call(function);
+                        }
+                    }
+                }
+            }
+        }
     }
 }
 

@@ -242,6 +242,21 @@ SELECT of_today('2000-01-01');
 SELECT cachetag.capture_begin() \g /dev/null
 SELECT count(*) FROM rows_of_today();
 :end
+-- What leaves out every partition is in none of them.
+CREATE TABLE events (id int, at timestamptz, name text, PRIMARY KEY (id, at, name)) PARTITION BY RANGE (at);
+CREATE TABLE events_1 PARTITION OF events FOR VALUES FROM ('2100-01-01') TO ('2200-01-01') PARTITION BY LIST (name);
+CREATE TABLE events_1_a PARTITION OF events_1 FOR VALUES IN ('somebody', 'anybody');
+CREATE TABLE events_2 PARTITION OF events FOR VALUES FROM ('2200-01-01') TO ('2300-01-01');
+SELECT count(*) FROM cachetag.track('events', 'events:{id}');
+SELECT cachetag.capture_begin() \g /dev/null
+SELECT count(*) FROM events WHERE at < now();
+:end
+SELECT cachetag.capture_begin() \g /dev/null
+SELECT count(*) FROM events WHERE at < '2150-01-01' AND name = current_setting('x.y', true);
+:end
+SELECT cachetag.capture_begin() \g /dev/null
+SELECT count(*) FROM events WHERE at < to_date('2000-01-01', 'YYYY-MM-DD');
+:end
 -- The daemon's halves of the catalog are not for caches.
 SELECT cachetag.capture_begin() \g /dev/null
 SELECT count(*) > 0 FROM cachetag.rules;
