@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use cachetag_core::plpgsql;
 use pgrx::prelude::*;
 
-use super::expression::names_a_moment;
+use super::expression::{Expressions, names_a_moment};
 use super::function_names::{HARMLESS, KEYWORDS_OF_SESSION, KEYWORDS_OF_TIME, OF_SESSION, OF_TIME, OWN, READ_TIME};
 use super::nodes;
 use super::row_types::is_of_users;
@@ -33,6 +33,9 @@ pub struct Findings {
 const SQL_LANGUAGE: u32 = 14;
 /// The columns of `pg_aggregate` that name functions whose results reach the aggregate's: aggtransfn, aggfinalfn, aggmtransfn, aggminvtransfn, aggmfinalfn.
 const FUNCTIONS_OF_AGGREGATE: [i16; 5] = [4, 5, 9, 10, 11];
+/// The catalog of casts, which begins with four numbers: oid, castsource, casttarget, castfunc.
+const CASTS: u32 = 2605;
+const FUNCTION_OF_CAST: usize = 3;
 
 thread_local! {
     static KNOWN: RefCell<HashMap<u32, Option<Rc<Findings>>>> = RefCell::default();
@@ -40,7 +43,7 @@ thread_local! {
 static IS_REGISTERED: AtomicBool = AtomicBool::new(false);
 /// Counts changes of functions. A callback cannot fail, so it does no more than this.
 static GENERATION: AtomicU64 = AtomicU64::new(0);
-/// Counts changes of types and operators: each new temporary table is one.
+/// Counts changes of types, operators and casts: each new temporary table is one.
 static NAMES: AtomicU64 = AtomicU64::new(0);
 /// The sum of the counts under which [`KNOWN`] was filled.
 static KNOWN_UNDER: AtomicU64 = AtomicU64::new(0);
@@ -58,8 +61,9 @@ pub fn generation_of_names() -> u64 {
 /// What is to be known about a function; `None`: nothing, its result depends on its arguments and what its queries read.
 pub fn findings_of(function: pg_sys::Oid) -> Option<Rc<Findings>> {
     if !IS_REGISTERED.swap(true, Relaxed) {
-        use pg_sys::SysCacheIdentifier::{OPEROID, PROCOID, TYPEOID};
-        for (cache, count) in [(PROCOID, &GENERATION), (TYPEOID, &NAMES), (OPEROID, &NAMES)] {
+        use pg_sys::SysCacheIdentifier::{CASTSOURCETARGET, OPEROID, PROCOID, TYPEOID};
+        for (cache, count) in [(PROCOID, &GENERATION), (TYPEOID, &NAMES), (OPEROID, &NAMES), (CASTSOURCETARGET, &NAMES)]
+        {
             let count = pg_sys::Datum::from(std::ptr::from_ref(count));
             // SAFETY: the callback and the count live as long as the library, which is never unloaded.
             unsafe { pg_sys::CacheRegisterSyscacheCallback(cache as i32, Some(on_change), count) };
@@ -264,6 +268,56 @@ fn examine_source(procedure: &Procedure, findings: &mut Findings) {
             findings.call(function);
         }
     }
+    for function in functions_of_casts() {
+        findings.call(function);
+    }
+}
+
+/// The functions by which users have values converted: a text does not name them.
+fn functions_of_casts() -> Vec<pg_sys::Oid> {
+    let mut functions = Vec::new();
+    // SAFETY: a walk through a catalog, whose rows are looked at before the next one is asked for.
+    unsafe {
+        let mode = pg_sys::AccessShareLock as pg_sys::LOCKMODE;
+        let casts = pg_sys::table_open(CASTS.into(), mode);
+        let none = (std::ptr::null_mut(), std::ptr::null_mut());
+        let scan = pg_sys::systable_beginscan(casts, pg_sys::InvalidOid, false, none.0, 0, none.1);
+        loop {
+            let tuple = pg_sys::systable_getnext(scan);
+            if tuple.is_null() {
+                break;
+            }
+            let function = *pg_sys::GETSTRUCT(tuple).cast::<pg_sys::Oid>().add(FUNCTION_OF_CAST);
+            if is_of_users(function.to_u32()) {
+                functions.push(function);
+            }
+        }
+        pg_sys::systable_endscan(scan);
+        pg_sys::table_close(casts, mode);
+    }
+    functions
+}
+
+/// What the arguments depend on that a function has if it is not given them: a text that calls it does not show them.
+fn examine_defaults(function: pg_sys::Oid, findings: &mut Findings) {
+    // SAFETY: the tuple is a row of pg_proc; what its column holds is a list of expressions as text.
+    unsafe {
+        let cache = pg_sys::SysCacheIdentifier::PROCOID as i32;
+        let tuple = pg_sys::SearchSysCache1(cache, pg_sys::Datum::from(function));
+        if tuple.is_null() {
+            return;
+        }
+        let mut is_null = false;
+        let defaults = pg_sys::SysCacheGetAttr(cache, tuple, pg_sys::Anum_pg_proc_proargdefaults as i16, &mut is_null);
+        if !is_null {
+            let text = pg_sys::text_to_cstring(defaults.cast_mut_ptr());
+            let mut expressions = Expressions::default();
+            expressions.look_at(pg_sys::stringToNode(text).cast());
+            findings.add(Some(&expressions.findings));
+            findings.types.append(&mut expressions.types);
+        }
+        pg_sys::ReleaseSysCache(tuple);
+    }
 }
 
 /// What is to be known about the functions that a plan was made with: the queries of some have become parts of it, and the texts of these are no part of the
@@ -360,6 +414,9 @@ impl Findings {
     fn call(&mut self, function: pg_sys::Oid) {
         if let Some(called) = findings_of(function) {
             self.add(Some(&Findings { ends_capture: false, ..(*called).clone() }));
+        }
+        if is_of_users(function.to_u32()) {
+            examine_defaults(function, self);
         }
     }
 }

@@ -4,12 +4,13 @@
 //! after them without a guard: an error may jump over their frames, in which nothing needs a destructor.
 
 use std::cell::RefCell;
-use std::ffi::{c_char, c_int, c_void};
+use std::ffi::{CStr, c_char, c_int, c_void};
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering::Relaxed};
 
 use pgrx::prelude::*;
 
-use super::{session, statement, watch};
+use super::expression::names_a_moment;
+use super::{nodes, session, statement, watch};
 use crate::broken::{Guard, forgets};
 use crate::floor;
 
@@ -281,7 +282,7 @@ unsafe extern "C-unwind" fn on_utility(
     // SAFETY: calls what the server would have called.
     unsafe {
         floor::before_utility((*statement).utilityStmt);
-        utility((*statement).utilityStmt);
+        utility((*statement).utilityStmt, text);
         match PREVIOUS.get().and_then(|previous| previous.utility) {
             Some(run) => {
                 run(statement, text, read_only, context, parameters, environment, destination, completion);
@@ -302,8 +303,8 @@ unsafe extern "C-unwind" fn on_utility(
 
 /// # Safety
 ///
-/// The statement is a utility statement.
-unsafe fn utility(statement: *mut pg_sys::Node) {
+/// The statement is a utility statement; the text is a C string or NULL.
+unsafe fn utility(statement: *mut pg_sys::Node, text: *const c_char) {
     use pg_sys::NodeTag::*;
     // SAFETY: the tag of a node says what it is.
     unsafe {
@@ -319,19 +320,29 @@ unsafe fn utility(statement: *mut pg_sys::Node) {
             MAY_HOLD.store(true, Relaxed);
         }
         if session::is_active() {
-            captured_utility(statement);
+            captured_utility(statement, text);
         }
     }
 }
 
 #[pg_guard]
-unsafe extern "C-unwind" fn captured_utility(statement: *mut pg_sys::Node) {
+unsafe extern "C-unwind" fn captured_utility(statement: *mut pg_sys::Node, text: *const c_char) {
     use pg_sys::NodeTag::*;
     // SAFETY: the tag of a node says what it is; a portal is looked up by a C string.
     unsafe {
         match (*statement).type_ {
-            T_TransactionStmt | T_PrepareStmt | T_ExecuteStmt | T_DeallocateStmt | T_DeclareCursorStmt
-            | T_ClosePortalStmt | T_DoStmt => {}
+            T_TransactionStmt | T_PrepareStmt | T_DeallocateStmt | T_DeclareCursorStmt | T_ClosePortalStmt
+            | T_DoStmt => {}
+            T_ExecuteStmt => {
+                let parameters = (*statement.cast::<pg_sys::ExecuteStmt>()).params;
+                if !nodes::list(parameters).all(|parameter| is_constant(parameter.cast())) {
+                    session::refuse("EXECUTE computes a parameter, and what of is not seen");
+                } else if !parameters.is_null() && !text.is_null() && names_a_moment(CStr::from_ptr(text).to_bytes()) {
+                    session::refuse(
+                        "a parameter of EXECUTE says 'now', 'today', 'tomorrow' or 'yesterday', which may stand for a time",
+                    );
+                }
+            }
             T_VariableSetStmt => {
                 if floor::imports_snapshot(statement) {
                     session::refuse("a snapshot was imported, which may be older than capture_begin");
@@ -339,7 +350,7 @@ unsafe extern "C-unwind" fn captured_utility(statement: *mut pg_sys::Node) {
             }
             T_VariableShowStmt => {
                 let name = (*statement.cast::<pg_sys::VariableShowStmt>()).name;
-                let name = std::ffi::CStr::from_ptr(name).to_string_lossy().to_lowercase();
+                let name = CStr::from_ptr(name).to_string_lossy().to_lowercase();
                 if name != "cachetag.floor" {
                     session::with(|capture| capture.depends_on_session(&format!("current_setting({name})")));
                 }
@@ -354,6 +365,21 @@ unsafe extern "C-unwind" fn captured_utility(statement: *mut pg_sys::Node) {
             T_DiscardStmt
                 if (*statement.cast::<pg_sys::DiscardStmt>()).target == pg_sys::DiscardMode::DISCARD_PLANS => {}
             other => session::refuse(format!("a {} is not a query", command_name(other))),
+        }
+    }
+}
+
+/// Is an expression, as it was parsed, the same whenever it is evaluated?
+unsafe fn is_constant(expression: *mut pg_sys::Node) -> bool {
+    use pg_sys::NodeTag::*;
+    // SAFETY: the caller's promise: a node of a statement; its tag says what it is.
+    unsafe {
+        match (*expression).type_ {
+            T_A_Const | T_ParamRef => true,
+            T_TypeCast => is_constant((*expression.cast::<pg_sys::TypeCast>()).arg),
+            T_A_ArrayExpr => nodes::list((*expression.cast::<pg_sys::A_ArrayExpr>()).elements)
+                .all(|element| is_constant(element.cast())),
+            _ => false,
         }
     }
 }

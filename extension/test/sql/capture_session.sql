@@ -242,6 +242,34 @@ SELECT of_today('2000-01-01');
 SELECT cachetag.capture_begin() \g /dev/null
 SELECT count(*) FROM rows_of_today();
 :end
+-- Of a function that is called in a text: the arguments that it has by default; of a type: the function that makes another of it.
+CREATE FUNCTION by_default(x timestamptz DEFAULT now()) RETURNS text LANGUAGE plpgsql STABLE AS $$ BEGIN RETURN x; END $$;
+CREATE FUNCTION calls_by_default() RETURNS text LANGUAGE plpgsql STABLE AS $$ BEGIN RETURN by_default(); END $$;
+SELECT cachetag.capture_begin() \g /dev/null
+SELECT calls_by_default() IS NULL;
+:end
+CREATE TYPE mood AS ENUM ('fair');
+CREATE FUNCTION now_of(mood) RETURNS int LANGUAGE plpgsql STABLE AS $$ BEGIN RETURN extract(epoch FROM now())::int; END $$;
+CREATE CAST (mood AS int) WITH FUNCTION now_of(mood);
+CREATE FUNCTION casts() RETURNS int LANGUAGE plpgsql STABLE AS $$ DECLARE x mood := 'fair'; BEGIN RETURN x::int; END $$;
+SELECT cachetag.capture_begin() \g /dev/null
+SELECT casts() IS NULL;
+:end
+DROP CAST (mood AS int);
+SELECT cachetag.capture_begin() \g /dev/null
+SELECT calls_by_default() IS NULL;
+:end
+-- Parameters that are computed when they are given.
+PREPARE before(timestamptz) AS SELECT count(*) FROM t WHERE id = 30 AND $1 IS NOT NULL;
+SELECT cachetag.capture_begin() \g /dev/null
+EXECUTE before('2000-01-01');
+:end
+SELECT cachetag.capture_begin() \g /dev/null
+EXECUTE before('now');
+:end
+SELECT cachetag.capture_begin() \g /dev/null
+EXECUTE before(now());
+:end
 -- What leaves out every partition is in none of them.
 CREATE TABLE events (id int, at timestamptz, name text, PRIMARY KEY (id, at, name)) PARTITION BY RANGE (at);
 CREATE TABLE events_1 PARTITION OF events FOR VALUES FROM ('2100-01-01') TO ('2200-01-01') PARTITION BY LIST (name);
