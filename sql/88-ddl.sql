@@ -199,12 +199,14 @@ DECLARE
     everything boolean;
     rels oid[];
 BEGIN
-    -- What the result of no query depends on, and what concerns one relation only, is left out of everything. A new partition takes nobody's name.
+    -- What the result of no query depends on, and what concerns one relation only, is left out of everything. A new partition is no news but to those
+    -- who mean a relation of the same name.
     SELECT coalesce(bool_or(NOT (c.command_tag = ANY ('{CREATE INDEX,ALTER INDEX,CREATE SEQUENCE,ALTER SEQUENCE,CREATE STATISTICS,ALTER STATISTICS,
                                  CREATE TRIGGER,ALTER TRIGGER,CREATE EVENT TRIGGER,ALTER EVENT TRIGGER,COMMENT,SECURITY LABEL,GRANT,REVOKE,
                                  ALTER DEFAULT PRIVILEGES,CREATE PUBLICATION,ALTER PUBLICATION,CREATE SUBSCRIPTION,ALTER SUBSCRIPTION,
                                  REFRESH MATERIALIZED VIEW,ALTER TABLE,ALTER FOREIGN TABLE,CREATE POLICY,ALTER POLICY}')
-                                 OR coalesce(r.relispartition, false))), false),
+                                 OR coalesce(r.relispartition, false)
+                                    AND NOT EXISTS (SELECT FROM pg_class o WHERE o.relname = r.relname AND o.oid <> r.oid))), false),
            array_agg(DISTINCT coalesce(r.oid, p.polrelid)) FILTER (WHERE r.relkind IN ('r', 'p', 'v', 'm', 'f') OR p.oid IS NOT NULL)
       INTO everything, rels
       FROM pg_event_trigger_ddl_commands() c

@@ -50,3 +50,23 @@ async fn strict_mode_works_for_a_role_that_sees_no_statistics() {
         stack.wait_caught_up_now().await;
     }
 }
+
+/// On an idle server somebody has to flush what an open transaction has written; a role that may not says so, and not five times a second.
+#[tokio::test(flavor = "current_thread")]
+async fn a_role_that_may_not_have_the_log_flushed_says_so_and_goes_on() {
+    let (stack, _daemon) = start().await;
+    stack.sql("REVOKE EXECUTE ON FUNCTION pg_logical_emit_message(boolean, text, text) FROM PUBLIC").await;
+    let told = || {
+        let log = std::fs::read_to_string(stack.folder().join("daemon-of-role.log")).expect("a log");
+        log.matches("let this role call pg_logical_emit_message").count()
+    };
+    let open = stack.connect().await;
+    open.batch_execute("BEGIN; INSERT INTO products SELECT g, g FROM generate_series(100, 120) g")
+        .await
+        .expect("inserts");
+    eventually("the warning", Duration::from_secs(20), async || (told() == 1).then_some(())).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    open.batch_execute("COMMIT").await.expect("commits");
+    stack.wait_caught_up_now().await;
+    assert_eq!(told(), 1);
+}

@@ -242,6 +242,20 @@ SELECT tags, cacheable FROM cachetag.capture_end() \gset
 SELECT count(*) FROM bumped() \g /dev/null
 ALTER TABLE kind ADD c int;
 SELECT falls(:'tags'), :'cacheable';
+-- A partition takes the name of a table that stands behind it in the search path; another one takes none.
+CREATE TABLE whole (id int) PARTITION BY LIST (id);
+CREATE SCHEMA behind;
+CREATE TABLE behind.piece (id int);
+SET search_path = public, behind;
+SELECT count(*) FROM bumped() \g /dev/null
+SELECT cachetag.capture_begin() \g /dev/null
+SELECT count(*) FROM piece;
+SELECT tags FROM cachetag.capture_end() \gset
+CREATE TABLE other_piece PARTITION OF whole FOR VALUES IN (1);
+SELECT falls(:'tags');
+CREATE TABLE piece PARTITION OF whole FOR VALUES IN (2);
+SELECT falls(:'tags');
+RESET search_path;
 -- Never if it rolls back.
 SELECT count(*) FROM bumped() \g /dev/null
 SELECT cachetag.capture_begin() \g /dev/null

@@ -17,6 +17,8 @@ pub(super) const LOOK_INTERVAL: Duration = Duration::from_millis(2);
 pub(super) const LOOK_AGAIN: Duration = Duration::from_millis(1);
 /// How often it is told that an old transaction holds the log back.
 const HELD_AGAIN: Duration = Duration::from_secs(60);
+/// When it is tried again to have the log flushed, after it was refused.
+const FLUSH_AGAIN: Duration = Duration::from_secs(60);
 /// A question for the position that is not answered within this makes the stream doubtful: the connection is dead, though nobody has said
 /// so, or the walsender is busy with a transaction that is not for us.
 const DOUBT: Duration = Duration::from_secs(2);
@@ -62,7 +64,8 @@ impl Pipeline {
     pub(super) async fn on_look(&mut self, (asked_at, look, waits): (u64, Look, bool)) -> Result<(), SessionError> {
         self.see_to_doubt(waits)?;
         self.see_to_writers(&look)?;
-        if self.unflushed.look(Instant::now(), look.flushed, look.end) && self.flushing.is_none() {
+        let may_flush = self.flushing.is_none() && self.flush_failed.is_none_or(|at| at.elapsed() > FLUSH_AGAIN);
+        if self.unflushed.look(Instant::now(), look.flushed, look.end) && may_flush {
             let control = self.control.clone();
             self.flushing = Some(Box::pin(async move { control.flush().await }));
         }
@@ -93,16 +96,12 @@ impl Pipeline {
     pub(super) fn on_flushed(&mut self, flushed: Result<(), ControlError>) -> Result<(), SessionError> {
         match flushed {
             Err(error) if self.control.is_closed() => Err(error.into()),
-            Err(error) if !self.flush_failed => {
-                self.flush_failed = true;
+            Err(error) => {
+                self.flush_failed = Some(Instant::now());
                 warn!(%error, "on an idle server entries may be bypassed for up to 15 s: let this role call pg_logical_emit_message(boolean, text, text)");
                 Ok(())
             }
-            Err(_) => Ok(()),
-            Ok(()) => {
-                self.flush_failed = false;
-                Ok(())
-            }
+            Ok(()) => Ok(()),
         }
     }
 

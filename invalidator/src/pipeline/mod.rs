@@ -135,8 +135,7 @@ pub struct Pipeline {
     look_again: Duration,
     unflushed: Unflushed,
     flushing: Option<Underway<Result<(), ControlError>>>,
-    /// It has been told.
-    flush_failed: bool,
+    flush_failed: Option<Instant>,
     acknowledged: Lsn,
     heard: Instant,
     /// Since when a question for the position has not been answered, and how often the walsender was seen to wait all the same.
@@ -203,7 +202,7 @@ impl Pipeline {
             look_again: LOOK_AGAIN,
             unflushed: Unflushed::default(),
             flushing: None,
-            flush_failed: false,
+            flush_failed: None,
             // Told at once: a standby that has never said where it is does not count as synchronous, and the first watermark may be
             // waiting for a commit that waits for it.
             acknowledged,
