@@ -51,7 +51,7 @@ async fn strict_mode_works_for_a_role_that_sees_no_statistics() {
     }
 }
 
-/// On an idle server somebody has to flush what an open transaction has written; a role that may not says so, and not five times a second.
+/// On an idle server somebody has to flush what an open transaction has written; a role that may not says so, and not three times a second.
 #[tokio::test(flavor = "current_thread")]
 async fn a_role_that_may_not_have_the_log_flushed_says_so_and_goes_on() {
     let (stack, _daemon) = start().await;

@@ -247,7 +247,7 @@ unsafe fn pruning(state: *mut pg_sys::PlanState) -> Option<*mut pg_sys::Partitio
             usize::try_from(at)
                 .ok()
                 .and_then(|at| nodes::list(all).nth(at))
-                .map_or(std::ptr::null_mut(), |info| info.cast())
+                .map_or(std::ptr::null_mut(), |info| info.cast::<pg_sys::PartitionPruneInfo>())
         };
         (!pruning.is_null()).then_some(pruning)
     }
