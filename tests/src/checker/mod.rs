@@ -35,6 +35,8 @@ mod writer;
 use std::rc::Rc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
+use futures_util::future::{try_join, try_join_all};
 use tokio::task::{JoinHandle, LocalSet};
 
 pub use faults::Kind;
@@ -85,11 +87,10 @@ pub async fn run(options: Options) -> Report {
     local
         .run_until(async {
             let tasks = at_work(&world, &mut random);
-            schedule::run(&world, &mut stack, &daemon, &mut random).await;
-            for task in tasks {
-                if let Err(error) = task.await {
-                    std::panic::resume_unwind(error.into_panic());
-                }
+            // A connection that fails ends the run at once: the others would go on for nothing.
+            let scheduled = schedule::run(&world, &mut stack, &daemon, &mut random).map(Ok);
+            if let Err(error) = try_join(scheduled, try_join_all(tasks)).await {
+                std::panic::resume_unwind(error.into_panic());
             }
         })
         .await;

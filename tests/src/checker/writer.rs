@@ -61,7 +61,10 @@ impl Writer {
             return Ok(());
         }
         let local = self.random.percent(50);
-        let xid = begin(&self.client, local).await?;
+        let Some(xid) = begin(&self.client, local).await? else {
+            self.client = world.postgres().await;
+            return Ok(());
+        };
         let mut changes = Changes::new();
         let bulk = self.random.percent(3);
         let mut made = self.statements(&tables, &mut changes).await;
@@ -176,7 +179,10 @@ impl Writer {
         let part = self.random.percent(70).then(|| self.random.below(3));
         let (sql, groups) = world.schema.tables[table].truncate(part);
         let local = self.random.percent(50);
-        let xid = begin(&self.client, local).await?;
+        let Some(xid) = begin(&self.client, local).await? else {
+            self.client = world.postgres().await;
+            return Ok(());
+        };
         let made = self.client.batch_execute(&sql).await;
         if made.is_err() || self.random.percent(30) {
             return self.client.batch_execute("ROLLBACK").await;
