@@ -80,7 +80,7 @@ fn counted(home: &Path, installation: &Installation) -> Installation {
         }
     }
     let script = format!(
-        "#!/bin/sh\nexec valgrind -q --tool=cachegrind --cache-sim=no --trace-children=yes --cachegrind-out-file=/dev/null \
+        "#!/bin/sh\nexec valgrind --tool=cachegrind --cache-sim=no --trace-children=yes --cachegrind-out-file=/dev/null \
          --log-file='{}/count.%p' '{}' \"$@\"\n",
         home.display(),
         server.display()

@@ -107,8 +107,8 @@ pub fn run(plan: &Plan) {
             Part::Client => runtime().block_on(client::measure(plan, &mut table)),
             Part::Capture => runtime().block_on(capture::measure(&mut table)),
             Part::Idle => runtime().block_on(async {
-                idle::measure(&mut table).await;
                 instructions::measure(&mut table).await;
+                idle::measure(&mut table).await;
             }),
         }
     }
