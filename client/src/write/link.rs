@@ -86,13 +86,14 @@ impl Link {
     }
 
     async fn opened<'s>(&self, slot: &'s mut Option<Opened>) -> RedisResult<&'s mut Opened> {
-        if slot.is_none() {
-            let Config { connect, answer } = self.inner.config;
-            let connection = self.inner.target.connect(connect, Some(answer)).await?;
-            *slot = Some(Opened { connection, is_vetted: false });
-        }
-        // It is there by now.
-        slot.as_mut().ok_or_else(|| RedisError::from((ErrorKind::Io, "no connection")))
+        let opened = match slot.take() {
+            Some(opened) => opened,
+            None => {
+                let Config { connect, answer } = self.inner.config;
+                Opened { connection: self.inner.target.connect(connect, Some(answer)).await?, is_vetted: false }
+            }
+        };
+        Ok(slot.insert(opened))
     }
 
     /// A connection on which something went wrong is not used again, unless the server itself has said what, and is still the one that was asked for.

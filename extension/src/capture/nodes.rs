@@ -6,18 +6,21 @@ use pgrx::pg_sys;
 
 /// The elements of a list of pointers; none for an empty one.
 pub fn list(list: *mut pg_sys::List) -> impl Iterator<Item = *mut c_void> {
-    // SAFETY: the server's lists have as many cells as they say and live through the walk of the plan that they belong to.
-    let length = if list.is_null() { 0 } else { unsafe { (*list).length as usize } };
-    // SAFETY: as above.
-    (0..length).map(move |at| unsafe { (*(*list).elements.add(at)).ptr_value })
+    // SAFETY: such a list holds pointers.
+    cells(list).map(|cell| unsafe { cell.ptr_value })
 }
 
 /// The elements of a list of numbers.
 pub fn numbers(list: *mut pg_sys::List) -> impl Iterator<Item = pg_sys::Oid> {
-    // SAFETY: as above.
+    // SAFETY: such a list holds numbers.
+    cells(list).map(|cell| unsafe { cell.oid_value })
+}
+
+fn cells(list: *mut pg_sys::List) -> impl Iterator<Item = pg_sys::ListCell> {
+    // SAFETY: the server's lists have as many cells as they say and live through the walk of the plan that they belong to.
     let length = if list.is_null() { 0 } else { unsafe { (*list).length as usize } };
     // SAFETY: as above.
-    (0..length).map(move |at| unsafe { (*(*list).elements.add(at)).oid_value })
+    (0..length).map(move |at| unsafe { *(*list).elements.add(at) })
 }
 
 /// A column of a relation.

@@ -119,6 +119,10 @@ pub struct Look {
     pub synchronous: bool,
 }
 
+/// Where the last record written ends, flushed or not, as text. Right behind a page header nothing ends, and an idle stream would never reach it.
+const LAST_END: &str = "(SELECT (p - CASE WHEN p % b IN (24, 40) THEN p % b ELSE 0 END)::text \
+     FROM (SELECT pg_current_wal_insert_lsn() - '0/0'::pg_lsn AS p, current_setting('wal_block_size')::numeric AS b) AS position)";
+
 /// The SQL connection.
 pub struct Control {
     client: Client,
@@ -132,14 +136,12 @@ impl Control {
         // Synchronous means: a commit may be waiting for what this very daemon acknowledges. A role without pg_read_all_stats does not
         // see who is; then any synchronous standby will do, since holding back would be a deadlock.
         let look = client
-            .prepare(
+            .prepare(&format!(
                 "SELECT pg_current_snapshot()::text, (pg_current_wal_flush_lsn() - '0/0'::pg_lsn)::text, \
                  coalesce((SELECT r.sync_state <> 'async' FROM pg_stat_replication r WHERE r.pid = $1), \
                           current_setting('synchronous_standby_names') <> ''), \
-                 (SELECT (p - CASE WHEN p % b IN (24, 40) THEN p % b ELSE 0 END)::text \
-                  FROM (SELECT pg_current_wal_insert_lsn() - '0/0'::pg_lsn AS p, \
-                        current_setting('wal_block_size')::numeric AS b) AS position)",
-            )
+                 {LAST_END}"
+            ))
             .await
             .doing("preparing the visibility check")?;
         Ok(Control { client, look })
@@ -204,16 +206,10 @@ impl Control {
                 }
             }
         }
-        // An asynchronous commit can be visible and not flushed yet, so the insert position; right behind a page header nothing
-        // ends, and an idle stream would never reach it.
+        // An asynchronous commit can be visible and not flushed yet, so not where the flushed part of the log ends.
         let last = self
             .client
-            .query_one(
-                "SELECT (p - CASE WHEN p % b IN (24, 40) THEN p % b ELSE 0 END)::text, pg_current_snapshot()::text \
-                 FROM (SELECT pg_current_wal_insert_lsn() - '0/0'::pg_lsn AS p, \
-                       current_setting('wal_block_size')::numeric AS b) AS position",
-                &[],
-            )
+            .query_one(&format!("SELECT {LAST_END}, pg_current_snapshot()::text"), &[])
             .await
             .doing(DOING)?;
         self.client.batch_execute("COMMIT").await.doing(DOING)?;

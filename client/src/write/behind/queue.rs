@@ -231,7 +231,7 @@ impl WriteBehind {
     }
 
     /// A connection to a Redis that can keep what it acknowledges: looked at each time that it is another one, as after a failover.
-    pub(super) async fn connection(&self) -> Result<MultiplexedConnection, OpenError> {
+    async fn connection(&self) -> Result<MultiplexedConnection, OpenError> {
         self.link.vetted(async |connection| self.check(connection).await).await
     }
 
