@@ -32,6 +32,7 @@ mod daemon;
 pub mod fault;
 pub mod fuzz;
 mod load;
+mod log;
 pub mod memory;
 pub mod model;
 mod random;

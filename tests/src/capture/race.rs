@@ -2,12 +2,12 @@
 
 use tokio_postgres::Client;
 
-use super::bumps::Bump;
 use super::mutation::Mutation;
 use super::query::Query;
 use super::report::{Miss, Report};
 use super::session::{ALWAYS, answers, lines};
 use super::trial::Trial;
+use crate::log::Bump;
 use crate::{Lsn, Random, lsn_of_version};
 
 /// What is captured beside a writer.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use cachetag_core::Tag;
 use tokio_postgres::Client;
 
-use super::bumps::Log;
+use super::bumps::Bumps;
 use super::mutation::Mutation;
 use super::query::Query;
 use super::race::may_stay_open;
@@ -51,7 +51,7 @@ pub struct Trial {
     pub(super) reader: Client,
     /// Looks at results without capturing them.
     checker: Client,
-    log: Log,
+    bumps: Bumps,
     pub(super) stack: Stack,
     /// Another worker has found what it was to find.
     stopped: Arc<AtomicBool>,
@@ -88,13 +88,13 @@ impl Trial {
         }
         let stack = Stack::start(servers).await;
         let (writer, reader, checker) = (stack.connect().await, stack.connect().await, stack.connect().await);
-        let log = Log::open(&stack).await;
+        let bumps = Bumps::follow(&stack).await;
         Trial {
             options: options.clone(),
             writer,
             reader,
             checker,
-            log,
+            bumps,
             stack,
             stopped,
             theme: None,
@@ -116,7 +116,7 @@ impl Trial {
                 assert!(!must, "{error:?}: {statement}");
             }
         }
-        self.log.since(&self.writer).await;
+        self.bumps.since(&self.writer).await;
         self.checker.batch_execute(ALWAYS).await.expect("settings");
 
         let mut pool: Vec<Entry> = Vec::new();
@@ -164,7 +164,7 @@ impl Trial {
             }
             report.mutations += 1;
             report.definitions += u64::from(definition);
-            let bumps = self.log.since(&self.writer).await;
+            let bumps = self.bumps.since(&self.writer).await;
             if let Some(raced) = raced {
                 self.judge_raced(raced, &bumps, seed, &mutation, &mut report).await;
             }
@@ -193,7 +193,7 @@ impl Trial {
         let connect = async || self.stack.connect().await;
         (self.writer, self.reader, self.checker) = (connect().await, connect().await, connect().await);
         self.stack.wait_caught_up_now().await;
-        self.log.since(&self.writer).await;
+        self.bumps.since(&self.writer).await;
     }
 
     /// What the server says of its crash.

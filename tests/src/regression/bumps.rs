@@ -10,8 +10,7 @@ use redis::aio::MultiplexedConnection;
 use tokio::sync::watch;
 use tokio_postgres::Client;
 
-/// Streams, each with its records: id, and fields and values in turn.
-type Reply = Option<Vec<(String, Vec<(String, Vec<String>)>)>>;
+use crate::log::Log;
 
 /// The log of the daemon's default namespace.
 const LOG: &str = "{ct}:log";
@@ -21,8 +20,6 @@ const FENCE: &str = "regression_fence";
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Fences that are waited for until the daemon counts as stuck.
 const ATTEMPTS: usize = 30;
-/// How long one XREAD waits; the connection has a bound of its own.
-const BLOCK_MS: usize = 100;
 
 /// The last bumps, each as the position of its commit.
 #[derive(Debug, Default)]
@@ -50,7 +47,7 @@ impl Bumps {
     pub(super) fn follow(redis: MultiplexedConnection, postgres: Client) -> Bumps {
         let last = Arc::new(Mutex::new(Last::default()));
         let (seen, fences) = watch::channel(0);
-        tokio::spawn(read(redis, Arc::clone(&last), seen));
+        tokio::spawn(read(Log::new(redis, LOG.to_owned()), Arc::clone(&last), seen));
         Bumps { last, fences, sent: tokio::sync::Mutex::new((postgres, 0)) }
     }
 
@@ -92,40 +89,26 @@ fn locked(last: &Mutex<Last>) -> MutexGuard<'_, Last> {
     last.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-async fn read(mut redis: MultiplexedConnection, last: Arc<Mutex<Last>>, seen: watch::Sender<u64>) {
-    let mut place = "0-0".to_owned();
+async fn read(mut log: Log, last: Arc<Mutex<Last>>, seen: watch::Sender<u64>) {
     loop {
-        let mut call = redis::cmd("XREAD");
-        call.arg("BLOCK").arg(BLOCK_MS).arg("STREAMS").arg(LOG).arg(&place);
-        let reply: Reply = match call.query_async(&mut redis).await {
-            Ok(reply) => reply,
-            Err(error) if error.is_timeout() => continue,
+        let bumps = match log.read().await {
+            Ok(bumps) => bumps,
             Err(error) => return eprintln!("the log cannot be read: {error}"),
         };
         let mut fence = 0;
-        for (id, fields) in reply.into_iter().flatten().flat_map(|(_, records)| records) {
-            let at = id.split('-').next().and_then(|position| position.parse().ok()).unwrap_or(u64::MAX);
-            let mut last = locked(&last);
-            for field in fields.chunks(2).filter(|field| matches!(field[0].as_str(), "hard" | "soft")) {
-                for text in field[1].lines().filter(|text| !text.is_empty()) {
-                    let Ok(tag) = Tag::parse(text) else {
-                        eprintln!("not a tag in the log: {text}");
-                        continue;
-                    };
-                    if tag.family() == FENCE {
-                        let number = text.rsplit(':').next().and_then(|number| number.parse().ok());
-                        fence = fence.max(number.unwrap_or(0));
-                        continue;
-                    }
-                    last.any = at;
-                    if tag.is_everything() {
-                        last.everything = at;
-                    }
-                    last.members.insert(tag.family().into(), at);
-                    last.tags.insert(text.into(), at);
-                }
+        for bump in bumps {
+            if bump.tag.family() == FENCE {
+                let number = bump.tag.as_str().rsplit(':').next().and_then(|number| number.parse().ok());
+                fence = fence.max(number.unwrap_or(0));
+                continue;
             }
-            place = id;
+            let mut last = locked(&last);
+            last.any = bump.at;
+            if bump.tag.is_everything() {
+                last.everything = bump.at;
+            }
+            last.members.insert(bump.tag.family().into(), bump.at);
+            last.tags.insert(bump.tag.as_str().into(), bump.at);
         }
         // Not before what came before it is known.
         seen.send_if_modified(|seen| std::mem::replace(seen, fence.max(*seen)) < fence);
