@@ -21,16 +21,13 @@ const POLL: Duration = Duration::from_millis(5);
 /// A position that covers everything committed before.
 const POSITION: &str = "SELECT cachetag.position()";
 
-/// Begins a transaction, which gets its id at once. `None`: what was answered is no id, and the connection is not to be trusted.
-pub async fn begin(client: &Client, local: bool) -> Result<Option<u64>, tokio_postgres::Error> {
+/// Begins a transaction, which gets its id at once.
+pub async fn begin(client: &Client, local: bool) -> Result<u64, tokio_postgres::Error> {
     // A commit that waits for nobody is visible at once.
     let local = if local { "SET LOCAL synchronous_commit = local; " } else { "" };
     let begun = client.simple_query(&format!("BEGIN; {local}SELECT pg_current_xact_id()")).await?;
     let id = first(&begun).and_then(|id| id.parse().ok());
-    if id.is_none() {
-        eprintln!("the answer to BEGIN and a question for the id: {begun:?}");
-    }
-    Ok(id)
+    Ok(id.unwrap_or_else(|| panic!("no id in the answer to BEGIN and the question for it: {begun:?}")))
 }
 
 /// Commits and notes what was changed. A prepared transaction is committed by its name.

@@ -112,7 +112,7 @@ impl Ddl {
         let (key, state) = (0..KEYS).find_map(|key| Some((key, rows[key]?)))?;
         let state = RowState { group: state.group, version: world.next_version() };
         let writer = world.postgres().await;
-        let xid = begin(&writer, true).await.ok()??;
+        let xid = begin(&writer, true).await.ok()?;
         writer.batch_execute(&world.schema.tables[table].update(key, key, state)).await.ok()?;
         Some((writer, xid, Changes::from([((table, key), Some(state))])))
     }
@@ -157,10 +157,7 @@ impl Ddl {
     }
 
     async fn committed(&mut self, sql: &str, changes: &Changes) -> Result<bool> {
-        let Some(xid) = begin(&self.client, true).await? else {
-            self.client = self.world.postgres().await;
-            return Ok(false);
-        };
+        let xid = begin(&self.client, true).await?;
         if self.client.batch_execute(sql).await.is_err() {
             self.client.batch_execute("ROLLBACK").await?;
             return Ok(false);

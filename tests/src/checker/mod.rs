@@ -53,7 +53,7 @@ use world::World;
 /// Connections that change rows.
 const WRITERS: usize = 4;
 /// Connections that read.
-const READERS: usize = 3;
+const READERS: usize = 6;
 /// Connections that fill what was missed.
 const FILLERS: usize = 6;
 /// Connections that fill from transactions whose snapshot is older than the token.

@@ -201,8 +201,11 @@ impl World {
         None
     }
 
-    /// Remembers a commit that readers may present.
+    /// Remembers a commit that readers may present. Of one that may be among those that are being lost, a position tells nothing.
     pub fn returned(&self, object: usize, commit: AtLeast) {
+        if self.is_losing_commits() {
+            return;
+        }
         let mut recent = self.recent.borrow_mut();
         if recent.len() == RECENT {
             recent.pop_front();

@@ -153,7 +153,7 @@ pub async fn kill9(postgres: &mut Postgres) {
 
 /// The daemon may make the slot again at once: what counts is that it was gone.
 async fn drop_slot(stack: &Stack) {
-    let drop = "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE active AND slot_type = 'logical';
+    let drop = "SELECT pg_terminate_backend(active_pid, 5000) FROM pg_replication_slots WHERE active AND slot_type = 'logical';
                 SELECT 'dropped', pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE NOT active AND slot_type = 'logical'";
     let client = stack.connect().await;
     eventually("the drop of the slot", PATIENCE, async || {
