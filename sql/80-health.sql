@@ -179,6 +179,16 @@ END $$;
 COMMENT ON FUNCTION cachetag.attach() IS
     'gives the publication what it lacks and makes every rule true to its table, for example after a restore; returns what it did';
 
+-- The change changes nothing, but decoding takes note of it: what it knows of the published tables it reads anew.
+CREATE FUNCTION cachetag.republish() RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off SET lock_timeout = '5s' AS $$
+BEGIN
+    PERFORM cachetag._require_operator('cachetag.republish()');
+    ALTER PUBLICATION cachetag SET (publish = 'insert, update, delete, truncate', publish_via_partition_root = false);
+END $$;
+COMMENT ON FUNCTION cachetag.republish() IS
+    'has logical decoding read the catalog anew from its commit on; the daemon calls it where a slot is new';
+
 CREATE FUNCTION cachetag.report(body jsonb) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN

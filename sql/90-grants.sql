@@ -13,10 +13,11 @@ GRANT EXECUTE ON FUNCTION
     cachetag._tag_agg_serialize(internal), cachetag._tag_agg_deserialize(bytea, internal), cachetag._tag_agg_final(internal)
     TO PUBLIC;
 
--- track and untrack look at who owns the table; attach and report look at who calls.
+-- track and untrack look at who owns the table; attach, republish and report look at who calls.
 GRANT EXECUTE ON FUNCTION
     cachetag.track(regclass, text[]), cachetag.track(regclass, text[], text[], text[], boolean, text, text),
-    cachetag.track(regclass, text, text[], text[], boolean, text, text), cachetag.untrack(regclass), cachetag.untrack(regclass, text[]), cachetag.attach(), cachetag.report(jsonb)
+    cachetag.track(regclass, text, text[], text[], boolean, text, text), cachetag.untrack(regclass), cachetag.untrack(regclass, text[]), cachetag.attach(), cachetag.republish(),
+    cachetag.report(jsonb)
     TO PUBLIC;
 
 -- Invalidating costs hits and never truth: pg_logical_emit_message does as much for everybody. depend and undepend can take an edge away from others,

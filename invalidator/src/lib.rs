@@ -20,5 +20,6 @@ pub mod session;
 pub mod sink;
 pub mod slot;
 pub mod source;
+pub mod standstill;
 pub mod status;
 pub mod watermark;

@@ -62,14 +62,18 @@ pub async fn run(config: &Config, shutdown: impl Future<Output = ()>) -> Result<
         if failure.needs_epoch() {
             memory.epoch_needed = Some(failure.to_string());
         }
-        memory.slot_needed |= failure.needs_new_slot();
+        if began.elapsed() > HEALTHY {
+            back_off = FIRST_BACK_OFF;
+            memory.standstill.overcome();
+        }
+        let stands = failure.is_of_the_stream() && memory.confirmed.is_some_and(|at| memory.standstill.failed(at));
+        if stands || failure.needs_new_slot() {
+            memory.slot_needed = Some(failure.to_string());
+        }
         if let SessionError::OverBudget(excess) = failure
             && excess.is_held()
         {
             memory.held = Some(excess);
-        }
-        if began.elapsed() > HEALTHY {
-            back_off = FIRST_BACK_OFF;
         }
         warn!(error = %failure, again_in_ms = back_off.as_millis() as u64, "not streaming");
         tokio::select! {

@@ -17,11 +17,15 @@ use crate::report::Reporter;
 use crate::sink::{Sink, SinkError, State};
 use crate::slot;
 use crate::source::{ConnectOptions, ReplicationConnection, SourceError, StartOptions, pgoutput::ParseError};
+use crate::standstill::Standstill;
 use crate::watermark::Watermark;
 
 /// A namespace whose watermark another source proved fresh this recently is in use: taking it over would open an epoch for every
 /// call of either daemon.
 const FOREIGN_GRACE: Duration = Duration::from_secs(10);
+
+/// A server process that has let go of the slot has said why.
+const LAST_WORD: Duration = Duration::from_secs(1);
 
 /// Why a session ended.
 #[derive(Debug, thiserror::Error)]
@@ -88,7 +92,16 @@ impl SessionError {
         }
     }
 
-    /// Can the slot not get past where it stands?
+    /// Does the stream hold what ended the session, and will it hold it again?
+    pub fn is_of_the_stream(&self) -> bool {
+        match self {
+            Self::Source(e) => e.is_of_the_stream(),
+            Self::Parse(_) | Self::Metadata(_) | Self::Unexpected { .. } => true,
+            _ => false,
+        }
+    }
+
+    /// Can the slot not get past where it stands? Of what this does not know, the second failure tells.
     pub fn needs_new_slot(&self) -> bool {
         match self {
             Self::Source(e) => e.is_publication_missing(),
@@ -124,8 +137,12 @@ pub struct Memory {
     pub epoch: Option<Epoch>,
     /// A new epoch must be opened whatever Redis says: why.
     pub epoch_needed: Option<String>,
-    /// The slot must be replaced: where it stands the publication did not exist, and decoding would fail there for ever.
-    pub slot_needed: bool,
+    /// Where the slot stood when the session began.
+    pub confirmed: Option<Lsn>,
+    /// How often sessions have ended there.
+    pub standstill: Standstill,
+    /// The slot cannot get past where it stands: why.
+    pub slot_needed: Option<String>,
     /// What the slot holds back, over time.
     pub budget: Budget,
     /// The slot must be dropped: an old transaction makes it hold back too much.
@@ -160,12 +177,14 @@ pub async fn open(config: &Config, claimant: &str, memory: &mut Memory) -> Resul
     let system = source.identify_system().await?;
     let identity = format!("{}/{}/{}/{}", system.system_id, system.timeline, preflight.database, config.slot);
     let slot_is_new = slot::see_to(config, &control, &mut source, memory).await?;
-    memory.slot_needed = false;
+    memory.slot_needed = None;
     // The slot admits one daemon at a time; only who holds it claims Redis, so a second daemon started by mistake just waits.
     source.start_replication(&StartOptions::new(&config.slot).streaming()).await?;
-    let Some(Slot { confirmed: Some(confirmed), active: Some(user), .. }) = control.slot(&config.slot).await? else {
+    let Some(Slot { confirmed: Some(confirmed), active, .. }) = control.slot(&config.slot).await? else {
         return Err(SessionError::SlotGone { slot: config.slot.clone() });
     };
+    memory.confirmed = Some(confirmed);
+    let Some(user) = active else { return Err(why_it_ended(source, config).await) };
     let walsender = user.pid;
     memory.walsender = Some(user);
 
@@ -187,6 +206,10 @@ pub async fn open(config: &Config, claimant: &str, memory: &mut Memory) -> Resul
             proof
         }
         (reason, _) => {
+            if !slot_is_new {
+                // It may be by the hand of somebody, or of a daemon that did not live to see to it.
+                control.republish().await?;
+            }
             let next = last_epoch.map_or(0, |e| e.get() + 1);
             let floor = sink.reset(&identity, confirmed, Epoch::new(next).unwrap_or(Epoch::MAX)).await?;
             warn!(
@@ -238,6 +261,19 @@ pub async fn open(config: &Config, claimant: &str, memory: &mut Memory) -> Resul
         sender_timeout: preflight.sender_timeout,
     };
     Ok(Pipeline::new(config, parts))
+}
+
+/// Why a stream that had begun has ended: its last word.
+async fn why_it_ended(mut source: ReplicationConnection, config: &Config) -> SessionError {
+    let last_word = async {
+        loop {
+            if let Err(error) = source.recv().await {
+                return error.into();
+            }
+        }
+    };
+    let silent = SessionError::SlotGone { slot: config.slot.clone() };
+    tokio::time::timeout(LAST_WORD, last_word).await.unwrap_or(silent)
 }
 
 /// The first of the hosts that is a primary and set up as it should be; otherwise, why the last one is not.

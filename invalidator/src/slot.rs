@@ -12,6 +12,7 @@ use crate::config::Config;
 use crate::control::{Control, ControlError, Slot, list};
 use crate::session::{Memory, SessionError};
 use crate::source::ReplicationConnection;
+use crate::standstill::Remedy;
 
 /// How often a slot that somebody else uses is looked at.
 const FREE_POLL: Duration = Duration::from_millis(200);
@@ -21,6 +22,8 @@ const LEFT_BEHIND: Duration = Duration::from_millis(600);
 const STEP: u64 = 256 << 20;
 /// Creating a slot waits for transactions; after this, and again after each of it, the log names them.
 const CREATION_PATIENCE: Duration = Duration::from_secs(3);
+/// How often it is looked whether the transactions that began before a new slot have ended.
+const SETTLE_POLL: Duration = Duration::from_millis(20);
 /// Transactions younger than this hold nothing back for long.
 const OLD: i64 = 30;
 
@@ -144,7 +147,7 @@ pub async fn give_up(
         return Ok(());
     }
     let transactions = list(&old_transactions(control).await?);
-    if budget::names(&control.synchronous_standby_names().await?, &config.application_name) {
+    if is_strict(config, control).await? {
         error!(
             slot = config.slot, %excess, transactions,
             "the WAL budget is exceeded, and not because of Redis: end the transaction \
@@ -162,6 +165,11 @@ pub async fn give_up(
     memory.moved = Some(json!({ "reason": excess.to_string(), "to": "dropped" }));
     tell(control, memory).await;
     Ok(())
+}
+
+/// Do commits wait for this daemon?
+async fn is_strict(config: &Config, control: &Control) -> Result<bool, ControlError> {
+    Ok(budget::names(&control.synchronous_standby_names().await?, &config.application_name))
 }
 
 /// What happened is told to `status()` now: a report comes only with the next session.
@@ -189,16 +197,28 @@ pub async fn see_to(
     let name = &config.slot;
     if let Some(slot) = control.slot(name).await? {
         refuse_stranger(config, control, &slot).await?;
-        let reason = match slot.lost {
-            None if !memory.slot_needed => return Ok(false),
-            None => "decoding cannot get past where it stands".into(),
-            Some(reason) => reason,
+        memory.confirmed = slot.confirmed;
+        let reason = match (&slot.lost, &memory.slot_needed) {
+            (None, None) => return Ok(false),
+            (None, Some(failure)) => {
+                let reason = format!("the stream does not get past where the slot stands: {failure}");
+                if memory.standstill.remedy(is_strict(config, control).await?) == Remedy::Move {
+                    warn!(slot = %name, reason, "moving the replication slot to the present");
+                    memory.epoch_needed = Some(reason);
+                    move_to_present(name, control, &slot).await?;
+                    return Ok(false);
+                }
+                reason
+            }
+            (Some(lost), _) => lost.clone(),
         };
         warn!(slot = %name, reason, "replacing the replication slot");
         control.drop_slot(name).await?;
     }
+    memory.confirmed = None;
     info!(slot = %name, "creating the replication slot; this waits for the transactions that are running");
     create(config, control, source, memory).await?;
+    settle(config, control, memory).await?;
     Ok(true)
 }
 
@@ -220,33 +240,68 @@ async fn create(
             }
             () = sleep(CREATION_PATIENCE) => {}
         }
-        let transactions = control.oldest_transactions().await?;
-        let strict = budget::names(&control.synchronous_standby_names().await?, &config.application_name);
-        if strict && transactions.iter().all(|t| t.waits_for_standby || t.state.is_none()) {
-            error!(
-                waited_s = began.elapsed().as_secs(),
-                transactions = list(&transactions),
-                "creating the slot waits for commits that wait for this very daemon: set synchronous_standby_names = '' \
-                 (ALTER SYSTEM, SELECT pg_reload_conf()), and set it again when the daemon streams"
-            );
-        } else {
-            warn!(
-                waited_s = began.elapsed().as_secs(),
-                transactions = list(&transactions),
-                "creating the slot waits for transactions that are running; until they end the cache answers bypass"
-            );
-        }
-        // Seen in the slot that is being made: its process lets nobody know that its client has given up.
-        let Some(slot) = control.slot(&config.slot).await? else { continue };
-        let kept = slot.restart.map_or(0, |restart| slot.current.0.saturating_sub(restart.0));
-        if let Some(limit) = memory.budget.limits().bytes
-            && kept > limit
+        // Its process lets nobody know that its client has given up.
+        if let Some((excess, slot)) = still_waiting(config, control, memory, began).await?
             && let Some(walsender) = &slot.active
         {
-            let excess = Excess::Held { retained: kept, limit };
-            warn!(%excess, "creating the slot is given up for now");
             control.terminate(walsender).await?;
             return Err(SessionError::OverBudget(excess));
         }
     }
+}
+
+/// Has the stream of a new slot begin where decoding knows the catalog.
+///
+/// PostgreSQL takes no note of what commits while a slot's creation waits for the first transactions: of a table that was tracked meanwhile it
+/// would send nothing, and of one that was emptied it could decode nothing. A change of the publication makes it read the catalog anew;
+/// what began before that is waited for and left out, as the epoch that begins here needs none of it.
+async fn settle(config: &Config, control: &Control, memory: &Memory) -> Result<(), SessionError> {
+    control.republish().await?;
+    let next = control.next_transaction().await?;
+    let began = Instant::now();
+    let mut told = began;
+    // In strict mode they may be waiting for this daemon.
+    while !is_strict(config, control).await? && !control.has_none_before(&next).await? {
+        sleep(SETTLE_POLL).await;
+        if told.elapsed() > CREATION_PATIENCE {
+            told = Instant::now();
+            if let Some((excess, _)) = still_waiting(config, control, memory, began).await? {
+                control.drop_slot(&config.slot).await?;
+                return Err(SessionError::OverBudget(excess));
+            }
+        }
+    }
+    let slot = control.slot(&config.slot).await?.ok_or_else(|| SessionError::SlotGone { slot: config.slot.clone() })?;
+    move_to_present(&config.slot, control, &slot).await?;
+    Ok(())
+}
+
+/// Says what a new slot waits for; when it holds back more than the budget, how much that is.
+async fn still_waiting(
+    config: &Config,
+    control: &Control,
+    memory: &Memory,
+    began: Instant,
+) -> Result<Option<(Excess, Slot)>, SessionError> {
+    let transactions = control.oldest_transactions().await?;
+    if is_strict(config, control).await? && transactions.iter().all(|t| t.waits_for_standby || t.state.is_none()) {
+        error!(
+            waited_s = began.elapsed().as_secs(),
+            transactions = list(&transactions),
+            "creating the slot waits for commits that wait for this very daemon: set synchronous_standby_names = '' \
+             (ALTER SYSTEM, SELECT pg_reload_conf()), and set it again when the daemon streams"
+        );
+    } else {
+        warn!(
+            waited_s = began.elapsed().as_secs(),
+            transactions = list(&transactions),
+            "creating the slot waits for transactions that are running; until they end the cache answers bypass"
+        );
+    }
+    let Some(slot) = control.slot(&config.slot).await? else { return Ok(None) };
+    let kept = slot.restart.map_or(0, |restart| slot.current.0.saturating_sub(restart.0));
+    let Some(limit) = memory.budget.limits().bytes.filter(|limit| kept > *limit) else { return Ok(None) };
+    let excess = Excess::Held { retained: kept, limit };
+    warn!(%excess, "creating the slot is given up for now");
+    Ok(Some((excess, slot)))
 }

@@ -157,6 +157,11 @@ impl Control {
         self.client.batch_execute("SELECT cachetag.attach()").await.doing("preparing the publication")
     }
 
+    /// Has decoding read the catalog anew from here on.
+    pub async fn republish(&self) -> Result<(), ControlError> {
+        self.client.batch_execute("SELECT cachetag.republish()").await.doing("stating the publication anew")
+    }
+
     /// Name of the database.
     pub async fn database(&self) -> Result<String, ControlError> {
         let row =

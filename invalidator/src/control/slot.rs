@@ -185,6 +185,18 @@ impl Control {
         Ok(rows.iter().map(transaction).collect())
     }
 
+    /// The id that the next transaction will have, as text.
+    pub async fn next_transaction(&self) -> Result<String, ControlError> {
+        const QUERY: &str = "SELECT pg_snapshot_xmax(pg_current_snapshot())::text";
+        Ok(self.client.query_one(QUERY, &[]).await.doing("asking for the next transaction id")?.get(0))
+    }
+
+    /// Have all transactions with ids below this one ended?
+    pub async fn has_none_before(&self, xid: &str) -> Result<bool, ControlError> {
+        const QUERY: &str = "SELECT pg_snapshot_xmin(pg_current_snapshot()) >= $1::text::xid8";
+        Ok(self.client.query_one(QUERY, &[&xid]).await.doing("waiting for transactions to end")?.get(0))
+    }
+
     /// `synchronous_standby_names`.
     pub async fn synchronous_standby_names(&self) -> Result<String, ControlError> {
         let row = self

@@ -102,6 +102,23 @@ impl SourceError {
             || self.server_says(ServerError::is_configuration)
     }
 
+    /// The stream holds what cannot be sent or read: the next session meets it again. Neither the connection's end nor what a person or time
+    /// will change.
+    pub fn is_of_the_stream(&self) -> bool {
+        match self {
+            SourceError::Frame(_) | SourceError::Protocol { .. } => true,
+            SourceError::Server { error, .. } => {
+                !self.is_transient()
+                    && !self.is_configuration()
+                    && !error.is_slot_missing()
+                    && !error.is_slot_lost()
+                    // The database was dropped.
+                    && !error.code.starts_with("57")
+            }
+            _ => false,
+        }
+    }
+
     /// Another process uses the slot.
     pub fn is_slot_active(&self) -> bool {
         self.server_says(ServerError::is_slot_active)
@@ -151,6 +168,34 @@ mod tests {
         assert!(server("53300", "sorry, too many clients already").is_transient());
         assert!(!server("53400", "all replication slots are in use").is_transient());
         assert!(!server("XX000", "cache lookup failed").is_transient());
+    }
+
+    #[test]
+    fn what_comes_again_with_the_stream_is_told_apart() {
+        for (code, message) in [
+            ("XX000", "could not map filenode \"base/1/2\" to relation OID"),
+            ("XX000", "invalid memory alloc request size 1073741825"),
+            ("XX001", "could not read block 0 in file \"base/1/2\""),
+            ("22021", "invalid byte sequence for encoding"),
+            ("54000", "out of memory"),
+            ("42704", "publication \"cachetag\" does not exist"),
+        ] {
+            assert!(server(code, message).is_of_the_stream(), "{code} {message}");
+        }
+        for (code, message) in [
+            ("57P01", "terminating connection due to administrator command"),
+            ("57P04", "database was dropped"),
+            ("53200", "out of memory"),
+            ("55006", "replication slot \"s\" is active for PID 1"),
+            ("42704", "replication slot \"s\" does not exist"),
+            ("55000", "can no longer get changes from replication slot \"s\""),
+            ("55000", "logical decoding requires wal_level >= logical"),
+            ("28000", "no pg_hba.conf entry for host"),
+            ("58030", "could not read file: Input/output error"),
+        ] {
+            assert!(!server(code, message).is_of_the_stream(), "{code} {message}");
+        }
+        assert!(!SourceError::Ended.is_of_the_stream());
     }
 
     #[test]
