@@ -137,7 +137,7 @@ pub struct Memory {
     pub epoch: Option<Epoch>,
     /// A new epoch must be opened whatever Redis says: why.
     pub epoch_needed: Option<String>,
-    /// Where the slot stood when the session began.
+    /// Where the slot stood when the session began to stream; `None` if it did not get there.
     pub confirmed: Option<Lsn>,
     /// How often sessions have ended there.
     pub standstill: Standstill,
@@ -163,6 +163,7 @@ impl Memory {
 
 /// Opens a session: everything that must be so before the first message is mapped.
 pub async fn open(config: &Config, claimant: &str, memory: &mut Memory) -> Result<Pipeline, SessionError> {
+    memory.confirmed = None;
     let (options, control, preflight) = connect_to_primary(config).await?;
     // Before Redis is asked for anything: it may be away for hours, and PostgreSQL's disk must not pay for it.
     slot::wait_until_free(config, &control, memory).await?;

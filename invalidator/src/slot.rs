@@ -215,7 +215,6 @@ pub async fn see_to(
         warn!(slot = %name, reason, "replacing the replication slot");
         control.drop_slot(name).await?;
     }
-    memory.confirmed = None;
     info!(slot = %name, "creating the replication slot; this waits for the transactions that are running");
     create(config, control, source, memory).await?;
     settle(config, control, memory).await?;
@@ -260,7 +259,7 @@ async fn settle(config: &Config, control: &Control, memory: &Memory) -> Result<(
     let next = control.next_transaction().await?;
     let began = Instant::now();
     let mut told = began;
-    // In strict mode they may be waiting for this daemon.
+    // In strict mode they may be waiting for this daemon; they are streamed then, and the epoch's first watermark comes after them.
     while !is_strict(config, control).await? && !control.has_none_before(&next).await? {
         sleep(SETTLE_POLL).await;
         if told.elapsed() > CREATION_PATIENCE {

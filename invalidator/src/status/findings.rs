@@ -165,7 +165,10 @@ fn on_slot(out: &mut List, facts: &Facts, postgres: &PostgresFacts, slot: &SlotF
     }
     if slot.active_pid.is_none() {
         let (problem, remedy) = if postgres.daemons + postgres.daemons_waiting > 0 {
-            ("a daemon runs and does not stream", "its log tells why; most often it cannot reach Redis")
+            (
+                "a daemon runs and does not stream",
+                "its log tells why; most often it cannot reach Redis, or it has made a new slot and waits for old transactions to end",
+            )
         } else {
             ("no daemon is connected", "start the daemon (cachetag run), or see in its log why it cannot connect")
         };

@@ -98,8 +98,8 @@ impl Kind {
             }
             // Another slot, or another server: Redis catches up with it in the next epoch.
             Kind::Usual(Fault::Postgres(fault)) => {
-                use PostgresFault::{Promotion, PromotionLosingCommits, SlotDropped};
-                matches!(fault, Promotion | PromotionLosingCommits | SlotDropped)
+                use PostgresFault::{Promotion, PromotionLosingCommits, SlotDropped, Undecodable};
+                matches!(fault, Promotion | PromotionLosingCommits | SlotDropped | Undecodable)
             }
             Kind::Usual(_) => false,
             Kind::Special(fault) => {

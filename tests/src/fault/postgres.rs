@@ -19,6 +19,15 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const ORPHAN_GRACE: Duration = Duration::from_secs(2);
 const WALSENDERS: &str = "SELECT active_pid FROM pg_replication_slots WHERE slot_type = 'logical' AND active";
 
+/// A table that nobody else changes.
+const DRAWINGS: &str = "CREATE TABLE IF NOT EXISTS drawings (id int PRIMARY KEY, bits varbit COMPRESSION lz4);
+    SELECT cachetag.track('drawings', 'drawing:{id}')";
+/// 2^30 bits take 128 MiB, and a byte more as text than PostgreSQL allocates.
+const UNDECODABLE: &str = "DO $$DECLARE b varbit := '1'; BEGIN
+        FOR i IN 1..30 LOOP b := b || b; END LOOP;
+        INSERT INTO drawings VALUES (1, b) ON CONFLICT (id) DO UPDATE SET bits = b;
+    END$$";
+
 /// A fault of PostgreSQL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PostgresFault {
@@ -34,6 +43,8 @@ pub enum PostgresFault {
     Checkpoint,
     /// The slot is dropped under the daemon.
     SlotDropped,
+    /// A change that the server cannot decode, however often it tries.
+    Undecodable,
     /// The server dies, and a standby that has everything takes its place and its address. It does not have the slot.
     Promotion,
     /// The same, and the standby lacks the last commits.
@@ -49,6 +60,7 @@ impl PostgresFault {
         PostgresFault::WalsenderTerminated,
         PostgresFault::Checkpoint,
         PostgresFault::SlotDropped,
+        PostgresFault::Undecodable,
         PostgresFault::Promotion,
         PostgresFault::PromotionLosingCommits,
     ];
@@ -72,6 +84,10 @@ impl PostgresFault {
                 stack.sql("SELECT pg_switch_wal()").await;
             }
             PostgresFault::SlotDropped => drop_slot(stack).await,
+            PostgresFault::Undecodable => {
+                stack.sql(DRAWINGS).await;
+                stack.sql(UNDECODABLE).await;
+            }
             PostgresFault::Promotion => fail_over(stack, None).await,
             PostgresFault::PromotionLosingCommits => {
                 fail_over(stack, Some(Duration::from_millis(50 + random.below(500) as u64))).await;
@@ -90,6 +106,7 @@ impl fmt::Display for PostgresFault {
             PostgresFault::WalsenderTerminated => "walsender-terminated",
             PostgresFault::Checkpoint => "checkpoint",
             PostgresFault::SlotDropped => "slot-dropped",
+            PostgresFault::Undecodable => "undecodable",
             PostgresFault::Promotion => "promotion",
             PostgresFault::PromotionLosingCommits => "promotion-losing-commits",
         })
