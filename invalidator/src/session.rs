@@ -235,6 +235,10 @@ pub async fn open(config: &Config, claimant: &str, memory: &mut Memory) -> Resul
     let must_drain =
         state_watermark(&state, epoch).is_none_or(|w| w < confirmed) && !broken::is(broken::Variant::EpochNotDrained);
     let mut watermark = Watermark::new(confirmed, applied, read_at, must_drain);
+    if must_drain {
+        // Or the snapshot might not list the very last of those that are waited for.
+        control.use_up_an_id().await?;
+    }
     let look = control.look(walsender).await?;
     watermark.begin_drain(&look.snapshot);
     if !watermark.draining().is_empty() {

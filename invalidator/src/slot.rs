@@ -256,11 +256,11 @@ async fn create(
 /// what began before that is waited for and left out, as the epoch that begins here needs none of it.
 async fn settle(config: &Config, control: &Control, memory: &Memory) -> Result<(), SessionError> {
     control.republish().await?;
-    let next = control.next_transaction().await?;
+    let own = control.use_up_an_id().await?;
     let began = Instant::now();
     let mut told = began;
     // In strict mode they may be waiting for this daemon; they are streamed then, and the epoch's first watermark comes after them.
-    while !is_strict(config, control).await? && !control.has_none_before(&next).await? {
+    while !is_strict(config, control).await? && !control.has_none_before(&own).await? {
         sleep(SETTLE_POLL).await;
         if told.elapsed() > CREATION_PATIENCE {
             told = Instant::now();

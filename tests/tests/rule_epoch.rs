@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use cachetag_tests::{Cache, DaemonOptions, Load, Stack, StackOptions, eventually};
+use cachetag_tests::fault::{Fault, PostgresFault};
+use cachetag_tests::{Cache, DaemonOptions, Load, Random, Stack, StackOptions, eventually};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 const MAX_LAG: Duration = Duration::from_secs(2);
@@ -226,14 +227,7 @@ async fn rule_06_a_slot_that_was_dropped_is_made_again_in_a_new_epoch() {
 
     // And under a running daemon: its process is ended and the slot dropped before it is back.
     stack.fill("i1", "11", &["item:1"]).await;
-    eventually("the drop of the slot", PATIENCE, async || {
-        let drop = "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE active;
-                    SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE NOT active";
-        stack.connect().await.simple_query(drop).await.ok()?;
-        let state = epoch(&stack).await?;
-        (state > new).then_some(())
-    })
-    .await;
+    Fault::Postgres(PostgresFault::SlotDropped).inject(&mut stack, &mut Random::new(1)).await.end(&mut stack).await;
     newer_epoch(&stack, &new).await;
     assert!(!stack.get("i1").await.is_hit());
 }

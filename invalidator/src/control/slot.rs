@@ -185,10 +185,11 @@ impl Control {
         Ok(rows.iter().map(transaction).collect())
     }
 
-    /// The id that the next transaction will have, as text.
-    pub async fn next_transaction(&self) -> Result<String, ControlError> {
-        const QUERY: &str = "SELECT pg_snapshot_xmax(pg_current_snapshot())::text";
-        Ok(self.client.query_one(QUERY, &[]).await.doing("asking for the next transaction id")?.get(0))
+    /// Uses up a transaction id, as text. Every transaction that has one by now has a lower one, and is in the next snapshot while it is in
+    /// progress: a snapshot does not list those above the newest id that has ended.
+    pub async fn use_up_an_id(&self) -> Result<String, ControlError> {
+        const QUERY: &str = "SELECT pg_current_xact_id()::text";
+        Ok(self.client.query_one(QUERY, &[]).await.doing("asking for a transaction id")?.get(0))
     }
 
     /// Have all transactions with ids below this one ended?

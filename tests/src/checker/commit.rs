@@ -108,16 +108,24 @@ async fn outcome(world: &World, xid: u64, prepared: Option<&str>, changes: &[Cha
     }
 }
 
-/// Undoes a prepared transaction, if there is one of this name.
-pub async fn forget_prepared(world: &World, name: &str) {
+/// Undoes a transaction that was to be prepared under this name, or has been.
+pub async fn forget_prepared(world: &World, xid: u64, name: &str) {
+    // A server process that has lost its client goes on, and may get to prepare it yet.
+    let there = format!(
+        "SELECT count(*) FROM pg_stat_activity WHERE backend_xid::text = '{}';
+         SELECT gid FROM pg_prepared_xacts WHERE gid = '{name}'",
+        xid & 0xFFFF_FFFF
+    );
     loop {
         let client = world.postgres().await;
-        let there = client.simple_query(&format!("SELECT gid FROM pg_prepared_xacts WHERE gid = '{name}'")).await;
-        match there {
-            Ok(answer) if first(&answer).is_none() => return,
-            Ok(_) => drop(client.batch_execute(&format!("ROLLBACK PREPARED '{name}'")).await),
-            Err(_) => tokio::time::sleep(POLL).await,
+        if let Ok(answer) = client.simple_query(&there).await {
+            match answer.iter().filter_map(text).collect::<Vec<_>>()[..] {
+                ["0"] => return,
+                ["0", gid] => drop(client.batch_execute(&format!("ROLLBACK PREPARED '{gid}'")).await),
+                _ => {}
+            }
         }
+        tokio::time::sleep(POLL).await;
     }
 }
 

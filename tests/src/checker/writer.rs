@@ -169,7 +169,7 @@ impl Writer {
         let prepared = self.client.batch_execute(&format!("PREPARE TRANSACTION '{name}'")).await.is_ok();
         tokio::time::sleep(self.random.up_to(world.mix.slowness)).await;
         if !prepared || self.random.percent(20) {
-            forget_prepared(&world, &name).await;
+            forget_prepared(&world, xid, &name).await;
         } else {
             commit(&world, &self.client, xid, Some(&name), changes).await;
         }
