@@ -134,8 +134,15 @@ async fn reads_go_on_and_the_feed_follows_the_new_primary() {
         })
         .await;
         // On the new primary itself.
-        let mut replica = cachetag_tests::Cache::new(watched.replica.connect().await.expect("it answers"));
-        assert!(replica.get("price:1").await.expect("an answer").is_hit(), "{loss:?}");
+        let mut connection = watched.replica.connect().await.expect("it answers");
+        let got = cachetag_tests::Cache::new(connection.clone()).get("price:1").await;
+        if !got.as_ref().is_ok_and(|got| got.is_hit()) {
+            let info: String = redis::cmd("INFO").query_async(&mut connection).await.expect("INFO");
+            panic!(
+                "{loss:?}: {got:?} from the new primary, with the sentinel at port {}; {info}",
+                watched.sentinel.primary().await
+            );
+        }
         reading.abort();
         let ended = reading.await.expect_err("it reads until it is ended");
         assert!(ended.is_cancelled(), "{loss:?}: {ended}");
