@@ -65,6 +65,13 @@ CREATE FUNCTION cachetag._missing_members() RETURNS TABLE (relation oid, rule_id
      WHERE NOT cachetag._is_member(b.relation)
 $$;
 
+-- The publication's options, as they have to be.
+CREATE FUNCTION cachetag._state_publication() RETURNS void
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    ALTER PUBLICATION cachetag SET (publish = 'insert, update, delete, truncate', publish_via_partition_root = false);
+END $$;
+
 -- Creates the publication if there is none, and gives it back its options and the tables of the catalog. Returns what it had to do.
 CREATE FUNCTION cachetag._repair_publication() RETURNS text[]
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
@@ -85,7 +92,7 @@ BEGIN
         done := done || 'created publication cachetag'::text;
     ELSIF publication.pubviaroot
           OR NOT (publication.pubinsert AND publication.pubupdate AND publication.pubdelete AND publication.pubtruncate) THEN
-        ALTER PUBLICATION cachetag SET (publish = 'insert, update, delete, truncate', publish_via_partition_root = false);
+        PERFORM cachetag._state_publication();
         done := done || 'set the options of publication cachetag'::text;
     END IF;
     IF NOT EXISTS (SELECT FROM pg_depend WHERE classid = 'pg_publication'::regclass AND objid = publication.oid AND deptype = 'x') THEN

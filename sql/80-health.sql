@@ -184,7 +184,7 @@ CREATE FUNCTION cachetag.republish() RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off SET lock_timeout = '5s' AS $$
 BEGIN
     PERFORM cachetag._require_operator('cachetag.republish()');
-    ALTER PUBLICATION cachetag SET (publish = 'insert, update, delete, truncate', publish_via_partition_root = false);
+    PERFORM cachetag._state_publication();
 END $$;
 COMMENT ON FUNCTION cachetag.republish() IS
     'has logical decoding read the catalog anew from its commit on; the daemon calls it where a slot is new';

@@ -122,7 +122,7 @@ BEGIN
         PERFORM cachetag._replace_publication();
     ELSIF publication AND EXISTS (SELECT FROM pg_publication
                                 WHERE pubname = 'cachetag' AND (pubviaroot OR NOT (pubinsert AND pubupdate AND pubdelete AND pubtruncate))) THEN
-        ALTER PUBLICATION cachetag SET (publish = 'insert, update, delete, truncate', publish_via_partition_root = false);
+        PERFORM cachetag._state_publication();
         RAISE WARNING 'publication cachetag has got its options back'
             USING DETAIL = 'Without them, changes would not reach the caches.', HINT = 'Untrack the tables whose changes you do not want in it.';
     END IF;

@@ -113,7 +113,7 @@ impl SourceError {
                     && !error.is_slot_missing()
                     && !error.is_slot_lost()
                     // The database was dropped.
-                    && !error.code.starts_with("57")
+                    && error.code != "57P04"
             }
             _ => false,
         }
