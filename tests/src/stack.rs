@@ -15,6 +15,8 @@ use crate::wait::{Lsn, eventually, lsn, lsn_of_version};
 pub const DATABASE: &str = "app";
 /// Far above what a loaded machine needs; a test that waits this long has failed.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// A daemon that streams is a synchronous standby within milliseconds.
+const STRICT_PATIENCE: Duration = Duration::from_secs(10);
 /// Long enough that no entry of a test expires by itself.
 const TTL: Duration = Duration::from_secs(600);
 /// Lines of the daemon's log that a failed test prints.
@@ -340,6 +342,15 @@ impl Stack {
     }
 
     // Waiting
+
+    /// Makes commits wait for the daemon, and waits until they do.
+    pub async fn make_strict(&self) {
+        self.sql("ALTER SYSTEM SET synchronous_standby_names = 'cachetag'").await;
+        self.sql("SELECT pg_reload_conf()").await;
+        let state = "SELECT coalesce(max(sync_state), '') FROM pg_stat_replication WHERE application_name = 'cachetag'";
+        let is_strict = async || (self.value(state).await == "sync").then_some(());
+        eventually("strict mode", STRICT_PATIENCE, is_strict).await;
+    }
 
     /// Waits for any watermark.
     pub async fn wait_ready(&self) {

@@ -36,13 +36,7 @@ async fn a_role_that_may_replicate_and_nothing_else_is_enough() {
 #[tokio::test(flavor = "current_thread")]
 async fn strict_mode_works_for_a_role_that_sees_no_statistics() {
     let (stack, _daemon) = start().await;
-    stack.sql("ALTER SYSTEM SET synchronous_standby_names = 'cachetag'").await;
-    stack.sql("SELECT pg_reload_conf()").await;
-    eventually("a synchronous standby", Duration::from_secs(10), async || {
-        let state = "SELECT coalesce(max(sync_state), '') FROM pg_stat_replication WHERE application_name = 'cachetag'";
-        (stack.value(state).await == "sync").then_some(())
-    })
-    .await;
+    stack.make_strict().await;
     for price in 0..50 {
         stack.fill("p1", "old", &["product:1"]).await;
         stack.sql(&format!("UPDATE products SET price = {price} WHERE id = 1")).await;

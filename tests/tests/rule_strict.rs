@@ -14,14 +14,11 @@ const COMMITS_VARIABLE: &str = "CACHETAG_STRICT_COMMITS";
 const DEFAULT_COMMITS: usize = 10_000;
 const SCHEMA: &str = "CREATE TABLE products (id int PRIMARY KEY, price bigint NOT NULL);
     INSERT INTO products SELECT i, 0 FROM generate_series(0, 15) i; SELECT cachetag.track('products', 'product:{id}')";
-const SYNC: &str = "SELECT sync_state FROM pg_stat_replication WHERE application_name = 'cachetag'";
 
 async fn strict() -> Stack {
     let daemon = DaemonOptions::new().max_lag(Duration::from_secs(60));
     let stack = Stack::start(StackOptions::new().schema(SCHEMA).daemon(daemon)).await;
-    stack.sql("ALTER SYSTEM SET synchronous_standby_names = 'cachetag'").await;
-    stack.sql("SELECT pg_reload_conf()").await;
-    eventually("strict mode", PATIENCE, async || (stack.values(SYNC).await == ["sync"]).then_some(())).await;
+    stack.make_strict().await;
     stack
 }
 

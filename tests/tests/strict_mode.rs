@@ -11,13 +11,7 @@ async fn strict() -> Stack {
         INSERT INTO products SELECT g, g FROM generate_series(1, 10) g;
     ";
     let stack = Stack::start(StackOptions::new().schema(schema)).await;
-    stack.sql("ALTER SYSTEM SET synchronous_standby_names = 'cachetag'").await;
-    stack.sql("SELECT pg_reload_conf()").await;
-    eventually("a synchronous standby", Duration::from_secs(10), async || {
-        let state = "SELECT coalesce(max(sync_state), '') FROM pg_stat_replication WHERE application_name = 'cachetag'";
-        (stack.value(state).await == "sync").then_some(())
-    })
-    .await;
+    stack.make_strict().await;
     stack
 }
 

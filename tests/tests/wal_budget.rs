@@ -151,13 +151,7 @@ async fn a_change_that_waits_too_long_is_given_up() {
 #[tokio::test]
 async fn in_strict_mode_the_slot_moves_under_commits_that_wait() {
     let mut stack = stack(daemon("32MiB")).await;
-    stack.sql("ALTER SYSTEM SET synchronous_standby_names = 'cachetag'").await;
-    stack.sql("SELECT pg_reload_conf()").await;
-    eventually("strict mode", PATIENCE, async || {
-        let state = "SELECT coalesce(max(sync_state), '') FROM pg_stat_replication WHERE application_name = 'cachetag'";
-        (stack.value(state).await == "sync").then_some(())
-    })
-    .await;
+    stack.make_strict().await;
     stack.fill("i1", "10", &["item:1"]).await;
     let old = epoch(&stack).await.expect("an epoch");
     stack.redis.signal(libc::SIGSTOP);

@@ -1,9 +1,9 @@
 //! PostgreSQL killed, frozen in whole or in part, its stream ended, its slot gone.
 
+use cachetag_tests::Random;
 use cachetag_tests::fault::{Fault, PostgresFault};
-use cachetag_tests::{Random, eventually};
 
-use crate::trial::{PATIENCE, Trial, WHILE};
+use crate::trial::{Trial, WHILE};
 
 #[tokio::test]
 async fn what_leaves_the_slot_as_it_is_costs_no_epoch() {
@@ -51,11 +51,7 @@ async fn a_change_that_cannot_be_decoded_costs_an_epoch() {
 async fn in_strict_mode_commits_go_on_behind_a_change_that_cannot_be_decoded() {
     let mut trial = Trial::start().await;
     let epoch = trial.epoch().await;
-    trial.stack.sql("ALTER SYSTEM SET synchronous_standby_names = 'cachetag'").await;
-    trial.stack.sql("SELECT pg_reload_conf()").await;
-    let synchronous = "SELECT 1 FROM pg_stat_replication WHERE sync_state = 'sync'";
-    let is_strict = async || (!trial.stack.rows(synchronous).await.is_empty()).then_some(());
-    eventually("strict mode", PATIENCE, is_strict).await;
+    trial.stack.make_strict().await;
     trial.stack.fill("drawing", "none", &["drawing:1"]).await;
     let undecodable = Fault::Postgres(PostgresFault::Undecodable);
     let injected = undecodable.inject(&mut trial.stack, &mut Random::new(1)).await;
