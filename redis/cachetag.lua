@@ -276,19 +276,33 @@ local function tag_of(prefix, key)
   return tag
 end
 
+-- The timeline of a position, if it names one, and the place in it; nothing for a timeline that is none.
+local function split_position(text)
+  local timeline, place = match(text, '^(%d+)@(.*)$')
+  if not timeline then return nil, text end
+  if #timeline > 10 then return nil, nil end
+  return tonumber(timeline), place
+end
+
 -- What ATLEAST takes, into the fields at_least, at_least_epoch and at_least_timeline of `o`.
 local function position(name, value, o)
-  local timeline, rest = match(value or '', '^(%d+)@(.*)$')
-  local place = rest or value
-  if timeline then o.at_least_timeline = #timeline <= 10 and tonumber(timeline) end
+  local timeline, place = split_position(value or '')
+  o.at_least_timeline = timeline
   if place and is_version(place) then
     o.at_least, o.at_least_epoch = sub(version(name, place), 12), sub(place, 1, 10)
   else
     o.at_least = place and find(place, '/', 1, true) and lsn_digits(place)
   end
-  if not o.at_least or timeline and not o.at_least_timeline then
+  if not o.at_least then
     fail(name, 'expected a version, an LSN such as 16/B374D848 or a position such as 1@16/B374D848, got ' .. shown(value))
   end
+end
+
+-- What SEEN takes: a position or an LSN, as it is given.
+local function seen_position(name, value)
+  local _, place = split_position(value or '')
+  if place and find(place, '/', 1, true) and lsn_digits(place) then return value end
+  fail(name, 'expected a position such as 1@16/B374D848, or an LSN, got ' .. shown(value))
 end
 
 -- Options of get, peek and explain.
@@ -465,7 +479,8 @@ end
 --           be covered before the daemon has met the promoted server
 --   BETA    XFetch's eagerness, default 1; 0 never recomputes early
 --   NOLEASE takes no lease: never wait, never early
---   SEEN    adds what cachetag_put was told with SEEN; '' for none. A session that presents it from then on never goes back behind this value
+--   SEEN    adds what cachetag_put was told with SEEN; '' for none. A session that presents it as ATLEAST from then on never goes back behind this
+--           value
 --
 -- Errors: KEYS, options. Writes nothing but the lease. O(number of tags).
 local function cachetag_get(keys, args)
@@ -569,7 +584,7 @@ local function put_options(args)
   while i <= n do
     local name, value = upper(args[i]), args[i + 1]
     local field = PUT_OPTIONS[name]
-    if not field then fail('option ' .. shown(args[i]), 'unknown; there are TAGS n tag…, FRESH ms, COST ms, ABSENT, LEASE id, SEEN lsn') end
+    if not field then fail('option ' .. shown(args[i]), 'unknown; there are TAGS n tag…, FRESH ms, COST ms, ABSENT, LEASE id, SEEN position') end
     if o[field] then fail(name, 'given twice') end
     if field == 'absent' then
       o.absent = true
@@ -587,8 +602,7 @@ local function put_options(args)
       elseif field == 'lease' then
         o.lease = value or fail(name, 'expected the id that cachetag_get gave')
       elseif field == 'seen' then
-        o.seen = value and find(value, '/', 1, true) and lsn_digits(value)
-        if not o.seen then fail(name, 'expected an LSN such as 16/B374D848, got ' .. shown(value)) end
+        o.seen = seen_position(name, value)
       else
         o[field] = natural(name, value, field == 'fresh' and 1 or 0, 'milliseconds')
       end
@@ -599,7 +613,7 @@ local function put_options(args)
   return o
 end
 
--- FCALL cachetag_put 1 {ct}:e:<key> payload token ttl_ms TAGS n tag… [FRESH ms] [COST ms] [ABSENT] [LEASE id] [SEEN lsn]
+-- FCALL cachetag_put 1 {ct}:e:<key> payload token ttl_ms TAGS n tag… [FRESH ms] [COST ms] [ABSENT] [LEASE id] [SEEN position]
 --   → ['stored', version]            version: the entry's as_of, which is the token
 --   → ['refused', reason, tag]       nothing is stored; what was computed may still be returned to the user
 --       bypass        there is no watermark; also the answer to an empty token, which is what cachetag_get gives with bypass
@@ -616,7 +630,8 @@ end
 --   COST    milliseconds that computing took: what XFetch weighs
 --   ABSENT  the answer is that there is nothing: a negative entry
 --   LEASE   the lease to free, whatever the answer (not if the call is an error)
---   SEEN    an LSN that no commit which the value may hold ends after: pg_current_wal_insert_lsn(), asked after the query. See cachetag_get
+--   SEEN    a position that no commit which the value may hold ends after: cachetag.position(), asked after the query. See cachetag_get. An LSN
+--           will do, but for the moment after a failover that lost commits: see ATLEAST there
 --
 -- Errors: KEYS, payload, token, ttl_ms, options. Without allow-oom: under noeviction a full Redis answers OOM and the lease runs out by
 -- itself. O(number of tags), plus the part of the log after the token if a tag is not registered.

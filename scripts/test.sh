@@ -53,6 +53,15 @@ faults() {
     cargo test --release --quiet -p cachetag-tests --test faults -- --test-threads=$((threads * 2))
 }
 
+# What only newer servers have, and what they do differently.
+on_postgres_17() {
+    local bin
+    bin=$(scripts/postgres.sh 17) || return
+    PG_CONFIG=$bin/pg_config extension/test/run.sh || return
+    CACHETAG_PG_BIN=$bin cargo test --release --quiet -p cachetag-tests --test faults --test schema -- \
+        failover windows --test-threads="$threads"
+}
+
 step "core, daemon and client: unit and property tests" cargo test --release --quiet -p cachetag-core -p cachetag-invalidator -p cachetag-client
 step "extension: SQL regression" extension/test/run.sh
 step "Redis library on $(redis-server --version 2>/dev/null | grep -o 'v=[0-9.]*' || echo 'the installed server')" redis_library
@@ -60,6 +69,7 @@ step "Redis library on Valkey 8" on_valkey
 step "the consistency rule, exhaustively" told --test model
 step "end to end" end_to_end
 step "end to end: faults" faults
+step "PostgreSQL 17: SQL, promotion with a failover slot, slots created under load" on_postgres_17
 step "examples in other languages" scripts/examples.sh
 step "checker: three million reads under every fault" told --test checker
 step "checker: every guard taken out on purpose is caught" told --test broken

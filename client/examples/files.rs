@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use cachetag_client::core::{Lsn, Tag};
+use cachetag_client::core::Tag;
 use cachetag_client::third::{Answer, Layer, Stored};
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
@@ -29,7 +29,7 @@ struct Head {
     stored_at_ms: u64,
     expires_at_ms: u64,
     cost_ms: u64,
-    seen: Option<u64>,
+    seen: Option<String>,
     /// Of the payload. Nothing is synced: what a power cut leaves half-written is found out by this, and is a miss.
     checksum: u64,
 }
@@ -223,7 +223,7 @@ fn encode(key: &str, stored: &Stored) -> io::Result<Vec<u8>> {
         stored_at_ms: ms(stored.stored_at),
         expires_at_ms: ms(stored.expires_at),
         cost_ms: stored.cost_ms,
-        seen: stored.seen.map(|position| position.0),
+        seen: stored.seen.map(|position| position.to_string()),
         checksum: xxh3_64(&stored.payload),
     };
     let mut bytes = serde_json::to_vec(&head)?;
@@ -248,7 +248,7 @@ fn decode(key: &str, bytes: Vec<u8>) -> Option<Stored> {
         stored_at: time(head.stored_at_ms)?,
         expires_at: time(head.expires_at_ms)?,
         cost_ms: head.cost_ms,
-        seen: head.seen.map(Lsn),
+        seen: head.seen.map(|position| position.parse()).transpose().ok()?,
     })
 }
 
@@ -325,7 +325,7 @@ mod tests {
             stored_at: now,
             expires_at: now + Duration::from_secs(60),
             cost_ms: 12,
-            seen: Some(Lsn(97_500_059_999)),
+            seen: Some("1@16/B374D848".parse().unwrap()),
         }
     }
 

@@ -6,10 +6,11 @@ use std::ops::Deref;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use cachetag_core::{Lsn, Tag, Version};
+use cachetag_core::{Tag, Version};
 
 use crate::l1::Held;
 use crate::l2::Keys;
+use crate::options::AtLeast;
 
 /// Where a value came from.
 ///
@@ -57,7 +58,7 @@ pub struct Metadata {
     /// Whether `tags` are all that it depends on.
     pub(crate) tags_known: bool,
     /// Every commit that its loader saw ends here or earlier, as far as that is known.
-    pub(crate) seen: Option<Lsn>,
+    pub(crate) seen: Option<AtLeast>,
 }
 
 impl Metadata {
@@ -269,7 +270,7 @@ pub(crate) struct Versions {
     pub shard: usize,
     pub as_of: Option<Version>,
     pub valid_to: Option<Version>,
-    pub seen: Option<Lsn>,
+    pub seen: Option<AtLeast>,
 }
 
 impl<T> Cached<T> {

@@ -10,7 +10,7 @@ use crate::codec::Typed;
 use crate::engine::Engine;
 use crate::fill::{Item, Luggage, Quest};
 use crate::flight::Terms;
-use crate::l2::{self, BypassCause, Got, Kind, MissCause, RawEntry, Reading, State, Verdict};
+use crate::l2::{self, BypassCause, Got, Kind, MissCause, RawEntry, Reading, State, TagReading, Verdict};
 use crate::observe::{Access, Event, Layer, MissReason};
 use crate::shard::{Unit, decode};
 
@@ -148,14 +148,9 @@ impl Engine {
         }
         names.sort_unstable();
         names.dedup();
-        let values = if names.is_empty() {
-            Ok(Vec::new())
-        } else {
-            unit.ask(unit.redis.tag_values(names.iter().copied())).await
-        };
-        let value_of = |name: &str| match (&values, names.binary_search(&name)) {
-            (Ok(values), Ok(at)) => values.get(at).copied().flatten(),
-            _ => None,
+        let tags = if names.is_empty() { None } else { Some(unit.ask(unit.redis.tags(names.iter().copied())).await) };
+        let value_of = |tags: &TagReading, name: &str| {
+            names.binary_search(&name).ok().and_then(|at| tags.values.get(at).copied().flatten())
         };
         // A token only where Redis vouches for something at all.
         let token = match l2::judge(None, &state, &[], now_ms, &l2::Terms { at_least: None, ..conditions }) {
@@ -171,10 +166,17 @@ impl Engine {
                 }
                 // Neither is there yet.
                 (Some(_), Some(Ok(_))) => Verdict::Miss(MissCause::AtLeast),
-                (Some(entry), Some(Err(MissReason::Feed | MissReason::Lag))) => {
-                    let found: Vec<_> = entry.keys().map(value_of).collect();
-                    l2::judge(Some(entry), &state, &found, now_ms, &conditions)
-                }
+                (Some(entry), Some(Err(MissReason::Feed | MissReason::Lag))) => match &tags {
+                    Some(Ok(tags)) => {
+                        let found: Vec<_> = entry.keys().map(|name| value_of(tags, name)).collect();
+                        l2::judge(Some(entry), &tags.state, &found, tags.now_ms, &conditions)
+                    }
+                    Some(Err(reason)) => {
+                        judged.push(Err(*reason));
+                        continue;
+                    }
+                    None => l2::judge(Some(entry), &state, &[], now_ms, &conditions),
+                },
                 _ => Verdict::Miss(MissCause::None),
             };
             judged.push(match (verdict, vouched) {
@@ -185,6 +187,7 @@ impl Engine {
                 (Verdict::Bypass(cause), _) => Err(reason_of_bypass(cause)),
             });
         }
+        let watermark = tags.and_then(Result::ok).map_or(state.watermark, |tags| tags.state.watermark);
         let all = entries.into_iter().zip(vouched).zip(judged);
         all.map(|((entry, vouched), judged)| {
             let entry = judged.and_then(|()| {
@@ -193,8 +196,8 @@ impl Engine {
                     return Err(MissReason::Early);
                 }
                 let vouched = vouched.and_then(Result::ok);
-                // The state was read before the tags: up to its watermark they have vouched for the entry.
-                Judged::new(entry, vouched, state.watermark.filter(|_| vouched.is_none()), now_ms)
+                // Up to the watermark of the moment at which they were read, the tags have vouched for the entry.
+                Judged::new(entry, vouched, watermark.filter(|_| vouched.is_none()), now_ms)
             });
             Judgement { entry, token }
         })

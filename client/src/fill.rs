@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use cachetag_core::{Lsn, Tag, Version};
+use cachetag_core::{Tag, Version};
 use futures_util::FutureExt;
 
 use crate::adaptive::jittered;
@@ -21,6 +21,7 @@ use crate::l2::{self, LeaseGuard, Put, Stored};
 use crate::load::{Ancestry, Load, Plan};
 use crate::loader::Loader;
 use crate::observe::{Access, Event, Layer};
+use crate::options::AtLeast;
 
 /// A key, where it is kept, and what its values are.
 #[derive(Clone, Copy)]
@@ -61,7 +62,7 @@ pub(crate) struct Item {
     pub whole: Duration,
     pub cost: Duration,
     /// Every commit that its loader may have seen ends here or earlier.
-    pub seen: Option<Lsn>,
+    pub seen: Option<AtLeast>,
 }
 
 impl Item {

@@ -4,11 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use cachetag_core::{Lsn, Tag, Version};
+use cachetag_core::{Tag, Version};
 use parking_lot::Mutex;
 
 use crate::cached::Metadata;
 use crate::flight::Terms;
+use crate::options::AtLeast;
 
 tokio::task_local! {
     /// The load that is running in this task: nested reads hand their tags to it.
@@ -78,7 +79,7 @@ pub(crate) struct Plan {
     /// Up to where the parts are known to be true that other shards vouch for, in their epochs.
     pub elsewhere: BTreeMap<usize, Version>,
     /// Every commit that the loader may have seen ends here or earlier.
-    pub seen: Option<Lsn>,
+    pub seen: Option<AtLeast>,
     /// When the first of its parts was asked for that a layer vouched for: see [`Found::asked`](crate::cached::Found::asked).
     pub asked: Option<Instant>,
     /// Why the value must not be stored.
@@ -277,18 +278,21 @@ impl Load {
         self
     }
 
-    /// A position that covers every commit which the loader may have seen: `pg_current_wal_insert_lsn()` after the query. A [`Session`](crate::Session) needs
+    /// A position that covers every commit which the loader may have seen: `cachetag.position()`, asked after the query. A [`Session`](crate::Session) needs
     /// it to never go back behind what was loaded; [`Load::query`] says it by itself.
     ///
     /// ```
-    /// # use cachetag_client::{Load, core::Lsn};
-    /// fn say(load: &Load, position: Lsn) {
-    ///     load.seen(position); // SELECT pg_current_wal_insert_lsn()
+    /// # use cachetag_client::{AtLeast, Load};
+    /// fn say(load: &Load, position: AtLeast) {
+    ///     load.seen(position); // SELECT cachetag.position()
     /// }
     /// ```
-    pub fn seen(&self, position: Lsn) -> &Load {
+    ///
+    /// An LSN will do, but for the moment after a failover that lost commits: see [`AtLeast::on`]. Of a version only the place in the log counts.
+    pub fn seen(&self, position: impl Into<AtLeast>) -> &Load {
+        let position = position.into().without_epoch();
         let mut plan = self.0.plan.lock();
-        plan.seen = plan.seen.max(Some(position));
+        plan.seen = Some(plan.seen.map_or(position, |known| known.and(position)));
         drop(plan);
         self
     }
@@ -368,6 +372,8 @@ impl Load {
 
 #[cfg(test)]
 mod tests {
+    use cachetag_core::Lsn;
+
     use super::*;
     use crate::cached::Source;
     use cachetag_core::Epoch;

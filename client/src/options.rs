@@ -61,6 +61,11 @@ impl AtLeast {
             && self.timeline.is_none_or(|wanted| timeline.is_some_and(|timeline| timeline >= wanted))
     }
 
+    /// The same place in the log, of whatever epoch.
+    pub(crate) fn without_epoch(self) -> AtLeast {
+        AtLeast { epoch: None, ..self }
+    }
+
     /// The one that covers both.
     pub(crate) fn and(self, other: AtLeast) -> AtLeast {
         AtLeast {

@@ -182,7 +182,7 @@ impl<'a> Reader<'a> {
                 session.saw(self.engine.position(known.shard, version));
             }
             if let Some(position) = known.seen {
-                session.saw(position.into());
+                session.saw(position);
             }
         }
         cached

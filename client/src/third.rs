@@ -5,8 +5,9 @@ use std::future::Future;
 use std::pin::Pin;
 use std::time::SystemTime;
 
+use crate::options::AtLeast;
 use bytes::Bytes;
-use cachetag_core::{Lsn, Tag, Version};
+use cachetag_core::{Tag, Version};
 
 /// What a layer keeps for a key. Nothing in it may change between `put` and `get`.
 ///
@@ -35,7 +36,7 @@ pub struct Stored {
     /// What it cost to load, in milliseconds.
     pub cost_ms: u64,
     /// Every commit that its loader may have seen ends here or earlier, as far as that is known.
-    pub seen: Option<Lsn>,
+    pub seen: Option<AtLeast>,
 }
 
 /// The answer of a layer, some time later.

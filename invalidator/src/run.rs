@@ -11,8 +11,8 @@ use crate::config::Config;
 use crate::session::{self, Memory, SessionError};
 
 const FIRST_BACK_OFF: Duration = Duration::from_millis(100);
-/// Short enough that the system is back within seconds of a fault's end.
-const LONGEST_BACK_OFF: Duration = Duration::from_secs(1);
+/// Short enough that the system is back within seconds of a fault's end, also where a remedy takes several sessions.
+const LONGEST_BACK_OFF: Duration = Duration::from_millis(500);
 /// A session that lasted this long was healthy: the next failure starts with a short wait again.
 const HEALTHY: Duration = Duration::from_secs(10);
 

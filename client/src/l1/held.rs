@@ -6,10 +6,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use cachetag_core::{Lsn, Tag, Version};
+use cachetag_core::{Tag, Version};
 
 use crate::adaptive::AccessRate;
 use crate::feed::{Pulse, Tracked};
+use crate::options::AtLeast;
 
 /// Accesses that are this long ago count half in [`Held::rate`].
 pub(crate) const HALF_LIFE: Duration = Duration::from_secs(60);
@@ -75,7 +76,7 @@ pub struct Candidate {
     /// From when on it is stale.
     pub fresh_until: Option<Instant>,
     /// Every commit that its loader may have seen ends here or earlier, as far as that is known.
-    pub seen: Option<Lsn>,
+    pub seen: Option<AtLeast>,
     /// Bytes that it takes, about.
     pub size: usize,
     /// How long the entry lives that it is a copy of, which may be longer than the copy does.

@@ -62,6 +62,8 @@ struct Live {
 enum Request<'a> {
     One(&'a Cmd),
     Many(&'a Pipeline),
+    /// A transaction.
+    Atomic(&'a Pipeline),
 }
 
 impl Connection {
@@ -103,6 +105,14 @@ impl Connection {
         }
     }
 
+    /// Sends commands of a transaction, which are executed in one step. An error that Redis answers to one of them is a value here.
+    pub async fn transaction(&self, pipeline: &Pipeline) -> Result<Vec<Value>, Error> {
+        match self.checked(self.send(Request::Atomic(pipeline)).await?)? {
+            Value::Array(values) if values.len() == pipeline.len() => Ok(values),
+            other => Err(unexpected("EXEC", &other)),
+        }
+    }
+
     /// The error for a value that is one of Redis's errors; the value otherwise.
     pub fn checked(&self, value: Value) -> Result<Value, Error> {
         value.extract_error().map_err(|source| of_call(source, self.timeouts.response))
@@ -118,6 +128,11 @@ impl Connection {
                 Request::Many(pipeline) => {
                     connection.send_packed_commands(pipeline, 0, pipeline.len()).await.map(Value::Array)
                 }
+                // Behind the answers to MULTI and to each command, which are only queued, comes that to EXEC.
+                Request::Atomic(pipeline) => connection
+                    .send_packed_commands(pipeline, pipeline.len() + 1, 1)
+                    .await
+                    .map(|mut values| values.pop().unwrap_or(Value::Nil)),
             };
             let broke = self.observe(born, &result);
             match result {

@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use cachetag_core::{Lsn, Version};
+use cachetag_core::Version;
 use redis::Value;
 
 use crate::adaptive::is_early;
+use crate::options::AtLeast;
 
 /// Of the draws of XFetch none reaches further than this many times the cost: -ln(2^-52), rounded up.
 const EARLY_REACH: f64 = 36.1;
@@ -56,7 +57,7 @@ pub struct RawEntry {
     /// What computing it took.
     pub cost: Duration,
     /// Every commit that the value may hold ends here or earlier, as far as that is known.
-    pub seen: Option<Lsn>,
+    pub seen: Option<AtLeast>,
     keys: Keys,
 }
 
@@ -90,7 +91,7 @@ impl RawEntry {
             return None;
         };
         at += word.len();
-        let seen = number_or_none(bytes, &mut at)?.map(Lsn);
+        let seen = position_or_none(&meta, &mut at)?;
         let keys_at = match bytes.get(at) {
             None => at,
             Some(b'\n') => at + 1,
@@ -255,6 +256,18 @@ fn number_or_none(bytes: &[u8], at: &mut usize) -> Option<Option<u64>> {
     number(bytes, at).map(Some)
 }
 
+/// A space and a dash for none, or a position.
+fn position_or_none(meta: &str, at: &mut usize) -> Option<Option<AtLeast>> {
+    let text = meta.get(*at..)?.strip_prefix(' ')?;
+    let word = &text[..text.find([' ', '\n']).unwrap_or(text.len())];
+    *at += 1 + word.len();
+    if word == "-" {
+        return Some(None);
+    }
+    // A version is no position in the log.
+    word.contains('/').then(|| word.parse().ok().map(Some))?
+}
+
 fn check(key: &str) -> Option<Check<'_>> {
     if let Some(tag) = key.strip_prefix("t:") {
         return Some(Check::Tag(tag));
@@ -264,9 +277,11 @@ fn check(key: &str) -> Option<Check<'_>> {
 
 #[cfg(test)]
 mod tests {
+    use cachetag_core::Lsn;
+
     use super::*;
 
-    const HEAD: &str = "1767225600.00000000000000000100 1000 2000 1500 7 value 42";
+    const HEAD: &str = "1767225600.00000000000000000100 1000 2000 1500 7 value 3@0/2A";
 
     #[test]
     fn both_fields_are_read() {
@@ -275,7 +290,7 @@ mod tests {
         assert_eq!((entry.value().map(|v| &v[..]), entry.as_of.lsn.0), (Some(&b"v"[..]), 100));
         assert_eq!((entry.put_at, entry.expires_at, entry.fresh_until), (1000, 2000, Some(1500)));
         assert_eq!((entry.cost, entry.kind), (Duration::from_millis(7), Kind::Value));
-        assert_eq!(entry.seen, Some(Lsn(42)));
+        assert_eq!(entry.seen, Some(AtLeast::on(3, Lsn(42))));
         assert_eq!(entry.keys().collect::<Vec<_>>(), ["t:a:1", "t:a:*", "a:*"]);
         assert_eq!(entry.tags().collect::<Vec<_>>(), ["a:1", "*"]);
         assert!(entry.is_fresh(1499) && !entry.is_fresh(1500));
@@ -304,12 +319,12 @@ mod tests {
     fn what_is_not_of_this_shape_is_none() {
         let long = format!("{HEAD} more");
         let strange = format!("{HEAD}\nx:key");
-        let cut: Vec<&str> = (0..HEAD.len() - 1).map(|end| &HEAD[..end]).collect();
+        let cut: Vec<&str> = (0..HEAD.len() - 2).map(|end| &HEAD[..end]).collect();
         let digits = HEAD.replace("1000", "18446744073709551616");
         let (thing, negative, gap) =
             (HEAD.replace("value", "thing"), HEAD.replace("1000", "-1"), HEAD.replace(' ', "  "));
-        let former = HEAD.replace(" 42", "");
-        let (valued, empty_line) = (format!("{HEAD}d"), format!("{HEAD}\nt:a\n\nt:b"));
+        let former = HEAD.replace(" 3@0/2A", "");
+        let (valued, empty_line) = (format!("{HEAD}x"), format!("{HEAD}\nt:a\n\nt:b"));
         let ended = format!("{HEAD}\nt:a\n");
         let wrong =
             ["1 2 3", "ä", &former, &digits, &thing, &negative, &gap, &valued, &empty_line, &ended, &long, &strange];
@@ -321,7 +336,7 @@ mod tests {
     #[test]
     fn an_absence_has_no_value() {
         let entry =
-            RawEntry::parse("", HEAD.replace("value", "absent").replace("42", "-").replace("1500", "-")).unwrap();
+            RawEntry::parse("", HEAD.replace("value", "absent").replace("3@0/2A", "-").replace("1500", "-")).unwrap();
         assert_eq!((entry.kind, entry.value(), entry.fresh_until, entry.seen), (Kind::Absent, None, None, None));
         assert!(entry.is_fresh(u64::MAX));
     }

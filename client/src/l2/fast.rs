@@ -3,7 +3,7 @@
 use redis::Value;
 
 use super::reply::{natural, text, unexpected};
-use super::{Error, RawEntry, ShardState, Verdict};
+use super::{Error, RawEntry, ShardState, TagValue, Verdict};
 
 /// Entries as they are, the state before them, and the time on Redis's clock.
 #[derive(Debug, Clone, PartialEq)]
@@ -14,6 +14,17 @@ pub struct Reading {
     pub now_ms: u64,
     /// The entries, in the order of the keys; `None` for none, and for one of an older library.
     pub entries: Vec<Option<RawEntry>>,
+}
+
+/// Values of tags, the state and the time on Redis's clock, all of one moment.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TagReading {
+    /// Where the shard stood.
+    pub state: ShardState,
+    /// The time, in ms since 1970 on Redis's clock.
+    pub now_ms: u64,
+    /// The values, in the order of the keys.
+    pub values: Vec<Option<TagValue>>,
 }
 
 /// An entry and the verdict on it.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use cachetag_core::{Lsn, Version};
+use cachetag_core::Version;
 use redis::{Cmd, Value};
 
 use super::reply::{text, unexpected};
@@ -108,7 +108,7 @@ pub struct Got {
     /// How long ago the entry was put; none where nothing is served.
     pub age: Option<Duration>,
     /// Every commit that the value may hold ends here or earlier, where that was asked for and is known.
-    pub seen: Option<Lsn>,
+    pub seen: Option<AtLeast>,
 }
 
 impl Got {
@@ -166,13 +166,15 @@ fn read(fields: &[Value], payload: Value) -> Option<Got> {
     let age = if state.is_served() { Some(Duration::from_millis(u64::try_from(*age).ok()?)) } else { None };
     let seen = match seen.map(text) {
         None | Some(Some("")) => None,
-        Some(digits) => Some(Lsn(digits?.parse().ok()?)),
+        Some(position) => Some(position?.parse().ok()?),
     };
     Some(Got { state, payload, token, lease, age, seen })
 }
 
 #[cfg(test)]
 mod tests {
+    use cachetag_core::Lsn;
+
     use super::*;
 
     const TOKEN: &str = "1767225600.00000000000000000100";
@@ -207,9 +209,10 @@ mod tests {
             fields.push(Value::BulkString(seen.into()));
             parse(Value::Array(fields))
         };
-        assert_eq!(with("00000000000000000120").unwrap().seen, Some(Lsn(120)));
+        assert_eq!(with("3@0/78").unwrap().seen, Some(AtLeast::on(3, Lsn(0x78))));
+        assert_eq!(with("0/78").unwrap().seen, Some(Lsn(0x78).into()));
         assert_eq!(with("").unwrap().seen, None);
-        assert!(with("120x").is_err() && with("18446744073709551616").is_err());
+        assert!(with("120").is_err() && with("3@").is_err() && with("0/x").is_err());
     }
 
     #[test]

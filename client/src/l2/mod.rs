@@ -50,7 +50,7 @@ pub(crate) use entry::Keys;
 pub use entry::{Check, Kind, RawEntry};
 pub use error::Error;
 pub use explain::{Explain, ExplainedTag};
-pub use fast::{Fast, Reading};
+pub use fast::{Fast, Reading, TagReading};
 pub use get::{GetOptions, Got, State};
 pub use lease::{Lease, LeaseGuard};
 pub use put::{Put, Reason, Stored};

@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use cachetag_core::{Lsn, Tag, Version};
+use cachetag_core::{Tag, Version};
 use redis::{Cmd, Value};
 
 use super::get::millis;
 use super::reply::{text, unexpected};
 use super::{Error, Lease};
+use crate::options::AtLeast;
 
 const CALL: &str = "cachetag_put";
 
@@ -32,8 +33,8 @@ pub struct Put {
     pub absent: bool,
     /// The lease to give back, whatever the answer.
     pub lease: Option<Lease>,
-    /// An LSN that no commit which the value may hold ends after: asked after the query. It comes back as [`Got::seen`](super::Got::seen).
-    pub seen: Option<Lsn>,
+    /// A position that no commit which the value may hold ends after: asked after the query. It comes back as [`Got::seen`](super::Got::seen).
+    pub seen: Option<AtLeast>,
 }
 
 impl Put {

@@ -10,8 +10,8 @@ use super::connection::Connection;
 use super::reply::unexpected;
 use super::verdict::before_tags;
 use super::{
-    Error, Explain, Fast, GetOptions, Got, Lease, LeaseGuard, Put, RawEntry, Reading, ShardState, Stored, TagValue,
-    Terms, Verdict, judge,
+    Error, Explain, Fast, GetOptions, Got, Lease, LeaseGuard, Put, RawEntry, Reading, ShardState, Stored, TagReading,
+    TagValue, Terms, Verdict, judge,
 };
 use super::{explain, fast, get, put, reply};
 
@@ -198,7 +198,6 @@ impl Shard {
     pub async fn reading<K: AsRef<str>>(&self, keys: &[K]) -> Result<Reading, Error> {
         let mut time = Cmd::new();
         time.arg("TIME");
-        // The state first: see `judge`.
         let commands = [self.state_command(), time].into_iter();
         let mut name = String::new();
         let commands = commands.chain(keys.iter().map(|key| self.named_entry_command(key.as_ref(), &mut name)));
@@ -209,24 +208,28 @@ impl Shard {
         Ok(Reading { state, now_ms, entries })
     }
 
-    /// Values of keys as [`RawEntry::keys`] names them, in one round trip.
-    pub async fn tag_values<'a>(
-        &self,
-        keys: impl IntoIterator<Item = &'a str>,
-    ) -> Result<Vec<Option<TagValue>>, Error> {
-        let mut call = Cmd::new();
-        call.arg("MGET");
+    /// Values of keys as [`RawEntry::keys`] names them, with the state and the time at that very moment, in one round trip.
+    pub async fn tags<'a>(&self, keys: impl IntoIterator<Item = &'a str>) -> Result<TagReading, Error> {
+        let mut pipeline = redis::pipe();
+        // In one step: a Redis that goes back between two answers (a failover, a restore) would vouch for what it no longer knows.
+        pipeline.atomic().add_command(self.state_command()).cmd("TIME").cmd("MGET");
         let mut count = 0;
         for key in keys {
-            call.arg(format!("{}{key}", self.prefix));
+            pipeline.arg(format!("{}{key}", self.prefix));
             count += 1;
         }
         if count == 0 {
-            return Ok(Vec::new());
+            // MGET asks for one.
+            pipeline.arg(format!("{}w", self.prefix));
         }
-        match self.connection.call(&call).await? {
-            Value::Array(values) if values.len() == count => {
-                Ok(values.iter().map(|value| reply::text(value).and_then(TagValue::parse)).collect())
+        let mut replies = self.connection.transaction(&pipeline).await?.into_iter();
+        let mut next = || self.connection.checked(replies.next().unwrap_or(Value::Nil));
+        let (state, now_ms) = (ShardState::read(&next()?)?, fast::time(&next()?)?);
+        match next()? {
+            Value::Array(values) if values.len() == count.max(1) => {
+                let values =
+                    values.iter().take(count).map(|value| reply::text(value).and_then(TagValue::parse)).collect();
+                Ok(TagReading { state, now_ms, values })
             }
             other => Err(unexpected("MGET", &other)),
         }
@@ -270,16 +273,21 @@ impl Shard {
         let mut names: Vec<&str> = open().flat_map(RawEntry::keys).collect();
         names.sort_unstable();
         names.dedup();
-        let values = self.tag_values(names.iter().copied()).await?;
-        let value = |name: &str| names.binary_search(&name).ok().and_then(|at| values.get(at).copied().flatten());
+        let tags = if names.is_empty() { None } else { Some(self.tags(names.iter().copied()).await?) };
         let judged: Vec<Verdict> = entries
             .iter()
             .zip(verdicts)
-            .map(|(entry, verdict)| {
-                verdict.unwrap_or_else(|| {
+            .map(|(entry, verdict)| match (verdict, &tags) {
+                (Some(verdict), _) => verdict,
+                (None, Some(tags)) => {
+                    let value = |name: &str| {
+                        names.binary_search(&name).ok().and_then(|at| tags.values.get(at).copied().flatten())
+                    };
                     let values: Vec<_> = entry.iter().flat_map(RawEntry::keys).map(value).collect();
-                    judge(entry.as_ref(), &state, &values, now_ms, terms)
-                })
+                    judge(entry.as_ref(), &tags.state, &values, tags.now_ms, terms)
+                }
+                // Of entries without tags alone.
+                (None, None) => judge(entry.as_ref(), &state, &[], now_ms, terms),
             })
             .collect();
         Ok(entries.into_iter().zip(judged).map(|(entry, verdict)| Fast { verdict, entry }).collect())

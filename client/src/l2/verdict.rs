@@ -84,8 +84,8 @@ impl Verdict {
 
 /// Judges an entry. `values` are those of [`RawEntry::keys`], in their order; one that is missing counts as absent.
 ///
-/// The reads must have been made in this order for the verdict to be as good as the library's: the state, and the time on Redis's clock,
-/// no later than the entry, and the entry no later than the values. Versions never fall, so that values read late can only cost a hit.
+/// For the verdict to be as good as the library's, the state, the time on Redis's clock and the values must be of one moment, as [`Shard::tags`](super::Shard::tags) reads
+/// them, and the entry of that moment or an earlier one: what was stored is true as long as none of its tags has moved.
 ///
 /// ```
 /// use cachetag_client::l2::{BypassCause, ShardState, Terms, Verdict, judge};

@@ -1,6 +1,6 @@
 //! Tags that the extension finds by itself: what unchanged queries depend on.
 
-use cachetag_core::{Lsn, Tag, Version};
+use cachetag_core::{Tag, Version};
 use deadpool_postgres::GenericClient;
 
 use super::PostgresError;
@@ -26,7 +26,7 @@ pub struct Captured<T> {
     /// Why not.
     pub reasons: Vec<String>,
     /// Every commit that the queries saw ends here or earlier.
-    pub seen: Lsn,
+    pub seen: AtLeast,
 }
 
 /// Runs unchanged queries while the extension notes what they depend on.
@@ -76,7 +76,7 @@ async fn begin<C: GenericClient>(client: &C, token: Option<Version>) -> Result<(
     Ok(())
 }
 
-type Ended = (Vec<Tag>, Option<Version>, bool, Vec<String>, Lsn);
+type Ended = (Vec<Tag>, Option<Version>, bool, Vec<String>, AtLeast);
 
 async fn end<C: GenericClient>(client: &C) -> Result<Ended, PostgresError> {
     let statement = client.prepare_cached(END).await.map_err(PostgresError::of_extension)?;
@@ -93,6 +93,6 @@ async fn end<C: GenericClient>(client: &C) -> Result<Ended, PostgresError> {
         as_of,
         cacheable.unwrap_or(false),
         reasons.unwrap_or_default(),
-        seen.lsn(),
+        seen,
     ))
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use cachetag_core::{Lsn, Tag, Version};
+use cachetag_core::{Tag, Version};
 use deadpool_postgres::GenericClient;
 use parking_lot::Mutex;
 use tokio_postgres::types::ToSql;
@@ -67,8 +67,8 @@ pub struct Rows {
     pub storable: bool,
     /// The tags that the column [`TAGS_COLUMN`](super::TAGS_COLUMN) holds, each once, sorted.
     pub tags: Vec<Tag>,
-    /// Every commit that the query saw ends here or earlier; `None` without a token.
-    pub seen: Option<Lsn>,
+    /// Every commit that the query saw ends here or earlier.
+    pub seen: Option<AtLeast>,
 }
 
 /// Why what was read must not be stored.
@@ -129,9 +129,10 @@ impl Loading {
         let query = client.prepare_cached(sql).await.map_err(PostgresError::Query)?;
         let (rows, refused, seen) = match self.token {
             Some(token) => covered(client, &query, params, token).await?,
+            // A session does not go back behind what cannot be stored, either.
             None => {
-                let rows = client.query(&query, params).await.map_err(PostgresError::Query)?;
-                (rows, Some(NotStorable::NoToken), None)
+                let (rows, _, seen) = covered(client, &query, params, Version::default()).await?;
+                (rows, Some(NotStorable::NoToken), seen)
             }
         };
         let tags = tags_of(&rows)?;
@@ -159,7 +160,7 @@ async fn covered<C: GenericClient>(
     query: &Statement,
     params: &[&(dyn ToSql + Sync)],
     token: Version,
-) -> Result<(Vec<Row>, Option<NotStorable>, Option<Lsn>), PostgresError> {
+) -> Result<(Vec<Row>, Option<NotStorable>, Option<AtLeast>), PostgresError> {
     let covers = client.prepare_cached(COVERS).await.map_err(PostgresError::of_extension)?;
     let text = token.to_string();
     let asked: &[&(dyn ToSql + Sync)] = &[&text];
@@ -173,7 +174,6 @@ async fn covered<C: GenericClient>(
     let after = after.map_err(PostgresError::of_extension)?;
     // Asked after the query, so that it covers whatever that saw.
     let seen: Option<AtLeast> = after.first().map(|row| row.try_get(4)).transpose().map_err(PostgresError::Query)?;
-    let seen = seen.map(AtLeast::lsn);
     for verdict in before.iter().chain(&after) {
         if let Some(refused) = refused(verdict, token).map_err(PostgresError::Query)? {
             return Ok((rows, Some(refused), seen));

@@ -104,7 +104,7 @@ impl Database {
         if !plan.omit_tags {
             load.tags(&tags);
         }
-        load.seen(position.get(0).unwrap_or_default().parse::<AtLeast>()?.lsn());
+        load.seen(position.get(0).unwrap_or_default().parse::<AtLeast>()?);
         if let Some(time) = plan.fresh_for {
             load.fresh_for(time);
         }

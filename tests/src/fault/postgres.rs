@@ -278,5 +278,9 @@ async fn fail_over(stack: &mut Stack, lag: Option<Duration>) {
         Some(_) => kill9(&mut stack.postgres).await,
     }
     promote(&standby).await;
-    drop(stack.replace_postgres(standby));
+    let former = stack.replace_postgres(standby);
+    let data = former.data().to_owned();
+    drop(former);
+    // A long run has many of these, each with its log. A child that still lives may write there; all goes in the end.
+    std::fs::remove_dir_all(data).ok();
 }

@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
+use cachetag_client::{Cache, Load, ReadOptions, Reader, Session, Source};
 use cachetag_tests::fault::{
     Fault, PostgresFault, RedisFault, Replica, kill9, promote, proxy, standby_of, standby_with, wait_replayed,
 };
-use cachetag_tests::{DaemonOptions, GetOptions, Installation, Stack, StackOptions, eventually, lsn};
+use cachetag_tests::{DaemonOptions, GetOptions, Installation, Lsn, Stack, StackOptions, eventually, lsn};
+use deadpool_postgres::{Manager, Pool};
+use tokio_postgres::NoTls;
 
 use crate::trial::{ITEMS, MAX_LAG, PATIENCE, Trial, WHILE};
 
@@ -72,10 +75,9 @@ async fn a_value_that_a_failover_lost_is_not_hit() {
     trial.finish().await;
 }
 
-/// Until the daemon has met the promoted server, that one's positions lie before the watermark of the old one. An LSN alone seems covered then; a position
-/// says of which history it is.
-#[tokio::test]
-async fn a_position_of_the_promoted_server_is_not_covered_by_the_old_one() {
+/// A server that has taken the place of one that was far ahead of it, and that the daemon has not met yet; and the last position of the former. `before`
+/// is done before that.
+async fn promoted_behind_the_daemon<T>(before: impl AsyncFnOnce(&Stack) -> T) -> (Stack, Lsn, T) {
     let options = StackOptions::new().proxied().schema(ITEMS);
     let mut stack = Stack::start(options.daemon(DaemonOptions::new().max_lag(MAX_LAG))).await;
     let data = stack.new_home().join("data");
@@ -90,13 +92,21 @@ async fn a_position_of_the_promoted_server_is_not_covered_by_the_old_one() {
     }
     let lost = stack.commit("UPDATE items SET price = 666 WHERE id = 2").await;
     stack.wait_caught_up(lost).await;
-    stack.fill("i1", "10", &["item:1"]).await;
+    let done = before(&stack).await;
     stack.daemon().pause();
     kill9(&mut stack.postgres).await;
     promote(&standby).await;
     drop(stack.replace_postgres(standby));
-
     stack.sql("UPDATE items SET price = 11 WHERE id = 1").await;
+    (stack, lost, done)
+}
+
+/// Until the daemon has met the promoted server, that one's positions lie before the watermark of the old one. An LSN alone seems covered then; a position
+/// says of which history it is.
+#[tokio::test]
+async fn a_position_of_the_promoted_server_is_not_covered_by_the_old_one() {
+    let (mut stack, lost, ()) =
+        promoted_behind_the_daemon(async |stack: &Stack| stack.fill("i1", "10", &["item:1"]).await).await;
     let position = stack.value("SELECT cachetag.position()").await;
     let (timeline, place) = position.split_once('@').expect("a timeline");
     assert_eq!(timeline, stack.value(TIMELINE).await);
@@ -129,6 +139,47 @@ async fn a_position_of_the_promoted_server_is_not_covered_by_the_old_one() {
         got.is_hit().then(|| got.text().map(str::to_owned))
     });
     assert_eq!(truth.await.as_deref(), Some("11"));
+}
+
+/// Nor does a session go back that has read from the promoted server: what it was shown is of the newer history.
+#[tokio::test]
+async fn a_session_that_has_read_from_the_promoted_server_stays_in_its_history() {
+    async fn price(reader: Reader<'_>, key: &str, url: String) -> (i32, Source) {
+        let load = move |load: Load| async move {
+            let pool = Pool::builder(Manager::new(url.parse().expect("a URL"), NoTls)).build().expect("a pool");
+            let client = pool.get().await.expect("a connection");
+            let row = load.query(&client, "SELECT price FROM items WHERE id = 1", &[]).await.expect("a row").remove(0);
+            load.tag("item:1");
+            Ok::<i32, std::convert::Infallible>(row.get(0))
+        };
+        let read = reader.get_or_load(key, load).await.expect("a price");
+        (*read, read.metadata().source())
+    }
+    let (mut stack, _, cache) = promoted_behind_the_daemon(async |stack: &Stack| {
+        let cache =
+            Cache::builder().redis(stack.app_redis_url()).max_lag(PATIENCE * 10).beta(0.0).build().expect("a cache");
+        assert!(cache.ready(PATIENCE).await, "the feed is not live");
+        eventually("a hit in memory", PATIENCE, async || {
+            let (price, source) = price(cache.with(ReadOptions::new()), "page", stack.app_postgres_url()).await;
+            assert_eq!(price, 10);
+            (source == Source::Memory).then_some(())
+        })
+        .await;
+        cache
+    })
+    .await;
+    let url = stack.app_postgres_url();
+    let session = Session::new();
+    let read = async |key: &str| price(cache.session(&session), key, url.clone()).await;
+    assert_eq!(read("other").await.0, 11);
+    assert_eq!(
+        price(cache.with(ReadOptions::new()), "page", url.clone()).await,
+        (10, Source::Memory),
+        "who knows of nothing else"
+    );
+    assert_eq!(read("page").await.0, 11);
+    assert!(session.position().expect("a position").to_string().contains('@'));
+    stack.daemon().resume();
 }
 
 /// From version 17 on the slot comes along; it is on another timeline all the same.

@@ -38,19 +38,22 @@ fn what_a_value_holds_comes_back_to_who_asks_for_it() {
     let mut c = Cache::open();
     let token = c.v(100);
     let stored = Put::Stored(token.clone());
-    assert_eq!(c.put("k", "v", &token, &["product:42"], &["SEEN", "16/B374D848"]), stored);
+    assert_eq!(c.put("k", "v", &token, &["product:42"], &["SEEN", "3@16/B374D848"]), stored);
+    assert_eq!(c.put("bare", "v", &token, &["product:42"], &["SEEN", "16/B374D848"]), stored);
     assert_eq!(c.put("unknown", "v", &token, &["product:42"], &[]), stored);
     let mut get = |key: &str, options: &[&str]| {
         let key = format!("{{ct}}:e:{key}");
         c.con.ok(&[&["FCALL", "cachetag_get", "1", &key, "NOLEASE"], options].concat()).texts()
     };
-    assert_eq!(get("k", &["SEEN"])[5..], [format!("{:020}", 0x16_B374_D848_u64)]);
+    assert_eq!(get("k", &["SEEN"])[5..], ["3@16/B374D848"]);
+    assert_eq!(get("bare", &["SEEN"])[5..], ["16/B374D848"]);
+    assert_eq!(get("k", &["ATLEAST", "3@16/B374D848"])[0], "miss", "a session presents it as it is");
     assert_eq!(get("k", &[]).len(), 5, "who has not asked need not know of it");
     assert_eq!(get("unknown", &["SEEN"])[5..], [""]);
     assert_eq!(get("none", &["SEEN"])[5..], [""]);
     assert_eq!(get("k", &["SEEN", "ATLEAST", "9@0/1"])[5..], [""], "a miss");
     let meta = c.con.ok(&["HGETALL", "{ct}:e:k"]).field("meta").unwrap();
-    assert!(meta.contains(&format!(" value {:020}\n", 0x16_B374_D848_u64)), "{meta}");
+    assert!(meta.contains(" value 3@16/B374D848\n"), "{meta}");
 }
 
 #[test]

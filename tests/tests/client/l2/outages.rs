@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use cachetag_client::l2::{Error, GetOptions, Got, Shard, State, Timeouts};
 use redis::cmd;
 
-use crate::server::{PATIENT, Server, fill};
+use super::server::{PATIENT, Server, fill};
 
 const NO_LEASE: GetOptions = GetOptions { max_lag: None, at_least: None, beta: None, no_lease: true, seen: false };
 const SHORT: Timeouts = Timeouts { connect: Duration::from_millis(300), response: Duration::from_millis(200) };

@@ -10,8 +10,8 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::task::JoinHandle;
 
-use crate::cascade::{self, Site};
-use crate::gate::Gate;
+use super::cascade::{self, Site};
+use super::gate::Gate;
 use crate::trial::{Database, PATIENCE};
 
 /// Tells a child where the servers are.
@@ -32,7 +32,7 @@ impl Process {
     /// Starts one, and waits until its feed is live.
     pub async fn start(stack: &Stack) -> Process {
         let mut command = Command::new(std::env::current_exe().expect("the path of this program"));
-        command.args(["process::child", "--exact", "--nocapture", "--test-threads", "1"]);
+        command.args(["disasters::process::child", "--exact", "--nocapture", "--test-threads", "1"]);
         command.env(SERVERS, format!("{} {}", stack.redis_url(), stack.postgres_url()));
         let mut child =
             command.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true).spawn().expect("a process");

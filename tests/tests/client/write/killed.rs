@@ -75,7 +75,7 @@ impl Said {
 /// Lets a child run for a while after its first acknowledgement, and kills it.
 fn one_life(order: &str, life: Duration) -> Said {
     let mut command = Command::new(std::env::current_exe().expect("this program"));
-    command.args(["killed::child", "--exact", "--nocapture", "--test-threads", "1"]).env(CHILD, order);
+    command.args(["write::killed::child", "--exact", "--nocapture", "--test-threads", "1"]).env(CHILD, order);
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("a child");
     let mut lines = BufReader::new(child.stdout.take().expect("a pipe")).lines();
     let mut said = Said::default();

@@ -8,7 +8,7 @@ use cachetag_core::{Epoch, Lsn, Version};
 use cachetag_tests::Random;
 use redis::{Pipeline, cmd};
 
-use crate::server::Server;
+use super::server::Server;
 
 /// `CACHETAG_VERDICTS` sets it.
 const CASES: usize = 1500;

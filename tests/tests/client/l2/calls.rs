@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
-use cachetag_client::l2::{Error, GetOptions, Got, Put, Reason, Shard, State, Stored, Terms, Timeouts, Verdict};
+use cachetag_client::l2::{
+    Error, GetOptions, Got, MissCause, Put, Reason, Shard, State, Stored, Terms, Timeouts, Verdict,
+};
 use cachetag_core::{Lsn, Tag};
 use redis::cmd;
 
-use crate::server::{Server, TTL, entry, fill};
+use super::server::{Server, TTL, entry, fill};
 
 const DEFAULT: GetOptions = GetOptions { max_lag: None, at_least: None, beta: None, no_lease: false, seen: false };
 const NO_LEASE: GetOptions = GetOptions { no_lease: true, ..DEFAULT };
@@ -147,6 +149,31 @@ async fn many_keys_are_answered_in_their_order_in_one_round_trip() {
     assert!(shard.entries(&none).await.unwrap().is_empty());
     assert!(shard.fast_many(&none, &Terms::default(), |_, _| None).await.unwrap().is_empty());
     assert_eq!(shard.entries(&["k5"]).await.unwrap(), [None]);
+}
+
+/// As in a failover to a replica that lost the last writes: what vouches and what is vouched for are of one moment, or a state from before would vouch for
+/// tags that have lost a bump.
+#[tokio::test]
+async fn a_redis_that_goes_back_in_the_middle_of_a_read_vouches_for_nothing() {
+    let mut server = Server::start().await;
+    let shard = server.shard().await;
+    fill(&shard, "k", "old", &["product:1"]).await;
+    let mut connection = redis::Client::open(server.redis.url()).unwrap().get_connection().unwrap();
+    let keys: Vec<String> = cmd("KEYS").arg("*").query(&mut connection).unwrap();
+    let before: Vec<(String, Vec<u8>)> =
+        keys.into_iter().map(|key| (key.clone(), cmd("DUMP").arg(&key).query(&mut connection).unwrap())).collect();
+    server.bump(110, &["product:1"], &[]).await;
+    server.advance(110).await;
+
+    let terms = Terms { at_least: Some(server.version(110).into()), ..Terms::default() };
+    let fast = shard.fast_many(&["k"], &terms, |_, entry| {
+        assert_eq!(entry.payload, "old");
+        for (key, value) in &before {
+            cmd("RESTORE").arg(key).arg(0).arg(value).arg("REPLACE").exec(&mut connection).unwrap();
+        }
+        None
+    });
+    assert_eq!(fast.await.unwrap()[0].verdict, Verdict::Miss(MissCause::AtLeast));
 }
 
 /// How many commands the server has executed, those of Lua not counted.

@@ -9,16 +9,12 @@ mod gate;
 mod memory;
 mod poison;
 mod process;
-#[path = "../client/shelf.rs"]
-mod shelf;
 mod stampede;
-#[path = "../client/trial.rs"]
-#[expect(dead_code, reason = "some of it is for the other program's tests")]
-mod trial;
 
 use cachetag_client::Builder;
 use cachetag_client::l2::Timeouts;
-use trial::{PATIENCE, Trial};
+
+use crate::trial::{PATIENCE, Trial};
 
 /// For tests that count loads: on a busy machine a timeout, or a late watermark, would be no fault of the cache, and a load more.
 fn patient(trial: &Trial) -> Builder {

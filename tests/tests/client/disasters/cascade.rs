@@ -8,8 +8,8 @@ use cachetag_client::{AtLeast, Cache, Error, ReadOptions, Source};
 use cachetag_core::Lsn;
 use cachetag_tests::eventually;
 
-use crate::gate::Tally;
-use crate::process::Process;
+use super::gate::Tally;
+use super::process::Process;
 use crate::trial::{Database, PATIENCE, Trial};
 
 const PROCESSES: usize = 3;

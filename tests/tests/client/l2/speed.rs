@@ -1,5 +1,5 @@
 //! What shapes of reading cost beside a plain GET: for a look, not for a verdict.
-//! `cargo test --release -p cachetag-tests --test client_l2 -- --ignored --nocapture speed`
+//! `cargo test --release -p cachetag-tests --test client -- --ignored --nocapture speed`
 
 use std::time::{Duration, Instant};
 
@@ -7,7 +7,7 @@ use cachetag_client::l2::{GetOptions, Terms};
 use redis::aio::MultiplexedConnection;
 use redis::{Pipeline, Value, cmd};
 
-use crate::server::{Server, fill};
+use super::server::{Server, fill};
 
 const PIPELINED: usize = 100;
 const ROUNDS: usize = 200;

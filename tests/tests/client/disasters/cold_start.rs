@@ -9,8 +9,8 @@ use cachetag_client::{Cache, Load};
 use deadpool_postgres::{Manager, Pool};
 use tokio_postgres::NoTls;
 
-use crate::gate::Gate;
-use crate::patient;
+use super::gate::Gate;
+use super::patient;
 use crate::trial::{PATIENCE, Trial};
 
 const LIMIT: usize = 8;

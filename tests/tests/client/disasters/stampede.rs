@@ -2,7 +2,7 @@
 
 use cachetag_tests::{DaemonOptions, StackOptions, eventually};
 
-use crate::process::Process;
+use super::process::Process;
 use crate::trial::{PATIENCE, Trial};
 
 const PROCESSES: usize = 4;

@@ -12,7 +12,7 @@ use cachetag_tests::fault::proxy::{Direction, Traffic};
 use cachetag_tests::{StackOptions, eventually};
 use tokio::task::JoinHandle;
 
-use crate::gate::Tally;
+use super::gate::Tally;
 use crate::trial::{Database, PATIENCE, Trial};
 
 const ITEMS: i32 = 9;

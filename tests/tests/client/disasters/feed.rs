@@ -4,7 +4,7 @@ use cachetag_client::Source;
 use cachetag_client::observe::Layer;
 use cachetag_tests::{Stack, StackOptions, eventually};
 
-use crate::patient;
+use super::patient;
 use crate::trial::{PATIENCE, Trial};
 
 /// Ids of the connections that wait for records of the log.

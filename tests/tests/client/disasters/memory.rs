@@ -10,8 +10,8 @@ use cachetag_client::{Cache, Load, Source};
 use cachetag_core::Tag;
 use cachetag_tests::eventually;
 
+use super::{is_stored, patient};
 use crate::trial::{PATIENCE, Trial};
-use crate::{is_stored, patient};
 
 const CAPACITY: u64 = 1 << 20;
 const VALUE: usize = 4096;

@@ -9,10 +9,10 @@ use cachetag_client::{Cache, Error, Load, Source};
 use cachetag_tests::eventually;
 use redis::cmd;
 
-use crate::gate::Gate;
+use super::gate::Gate;
+use super::{is_stored, patient};
 use crate::shelf::Shelf;
 use crate::trial::{PATIENCE, Trial};
-use crate::{is_stored, patient};
 
 /// Long enough to be compressed.
 const LENGTH: u32 = 5_000;

@@ -7,8 +7,8 @@ use cachetag_core::Lsn;
 use cachetag_tests::fault::proxy::{Direction, Traffic};
 use cachetag_tests::{StackOptions, eventually};
 
-use crate::gate::Gate;
-use crate::patient;
+use super::gate::Gate;
+use super::patient;
 use crate::trial::{Database, PATIENCE, Trial};
 
 /// Short: some of these tests have to let it pass.
