@@ -57,9 +57,11 @@ ALTER TABLE cachetag.dependency REPLICA IDENTITY FULL;
 
 -- The daemon's last report. Not published: nobody follows it.
 CREATE TABLE cachetag.report (
-    one  boolean     PRIMARY KEY DEFAULT true CHECK (one),
-    at   timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
-    body jsonb       NOT NULL
+    one   boolean     PRIMARY KEY DEFAULT true CHECK (one),
+    at    timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+    body  jsonb       NOT NULL,
+    -- The newest that any daemon has reported.
+    epoch bigint
 );
 
 SELECT pg_catalog.pg_extension_config_dump('cachetag.rule', '');

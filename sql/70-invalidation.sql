@@ -33,7 +33,7 @@ COMMENT ON FUNCTION cachetag.invalidate_soft(text[]) IS
 CREATE FUNCTION cachetag.covers(token text) RETURNS boolean
     LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'covers_wrapper';
 COMMENT ON FUNCTION cachetag.covers(text) IS
-    'may what this session reads from now on be stored under the token? Not after a write of its own, in REPEATABLE READ, on a standby that is behind, in another history';
+    'may what this session reads from now on be stored under the token? Not after a write of its own, in REPEATABLE READ, on a standby that is behind or was left behind by a failover, in another history';
 
 CREATE FUNCTION cachetag.position() RETURNS text
     LANGUAGE c VOLATILE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'position_wrapper';

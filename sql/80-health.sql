@@ -193,8 +193,9 @@ CREATE FUNCTION cachetag.report(body jsonb) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     PERFORM cachetag._require_operator('cachetag.report(jsonb)');
-    INSERT INTO cachetag.report AS l (at, body) VALUES (clock_timestamp(), report.body)
-    ON CONFLICT (one) DO UPDATE SET at = EXCLUDED.at, body = EXCLUDED.body;
+    INSERT INTO cachetag.report AS l (at, body, epoch)
+    VALUES (clock_timestamp(), report.body, CASE WHEN report.body->>'epoch' ~ '^\d{1,10}$' THEN (report.body->>'epoch')::bigint END)
+    ON CONFLICT (one) DO UPDATE SET at = EXCLUDED.at, body = EXCLUDED.body, epoch = greatest(l.epoch, EXCLUDED.epoch);
 END $$;
 COMMENT ON FUNCTION cachetag.report(jsonb) IS 'keeps what the daemon has to say of itself; the last report counts';
 
@@ -202,6 +203,10 @@ CREATE FUNCTION cachetag.last_report() RETURNS jsonb
     LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     SELECT jsonb_build_object('reported_at', l.at) || l.body FROM cachetag.report l
 $$;
+-- Of several caches each has a daemon and epochs of its own.
+CREATE FUNCTION cachetag._newest_epoch() RETURNS bigint
+    LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$ SELECT l.epoch FROM cachetag.report l $$;
+
 COMMENT ON FUNCTION cachetag.last_report() IS 'the last report of the daemon, with the time of it; NULL if there is none';
 
 CREATE FUNCTION cachetag.status(slot name DEFAULT 'cachetag') RETURNS TABLE (

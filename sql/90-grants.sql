@@ -26,7 +26,7 @@ GRANT EXECUTE ON FUNCTION
 --       cachetag.depend(text, text[], int, boolean, text[]), cachetag.undepend(text), cachetag.undepend(text, text[]) TO editor;
 GRANT EXECUTE ON FUNCTION
     cachetag.invalidate(text[]), cachetag.invalidate_soft(text[]), cachetag._invalidate(text[], boolean),
-    cachetag.covers(text), cachetag.as_of(text), cachetag.capture_begin(text, text[]), cachetag.capture_end(),
+    cachetag.covers(text), cachetag._newest_epoch(), cachetag.as_of(text), cachetag.capture_begin(text, text[]), cachetag.capture_end(),
     cachetag.capture(text), cachetag.capture(text, "any"), cachetag.capture_as_of(text, text), cachetag.capture_as_of(text, text, "any"),
     cachetag.explain_tags(text), cachetag.explain_tags(text, "any"), cachetag.advise(), cachetag.wait_for(pg_lsn, interval, name), cachetag._committed_so_far(),
     cachetag.descendants(text, int), cachetag.ancestors(text, int)

@@ -40,7 +40,7 @@ DROP INDEX CONCURRENTLY i_n;
 ALTER TABLE p DETACH PARTITION p1 CONCURRENTLY;
 ALTER TABLE i RENAME TO j;
 ALTER TABLE j RENAME TO i;
-SELECT cachetag.report('{}'), cachetag.attach(), cachetag.republish();
+SELECT cachetag.report('{}'), cachetag._newest_epoch(), cachetag.attach(), cachetag.republish();
 SELECT count(*) > 0 AS some FROM cachetag.status(), cachetag.doctor(), cachetag.rules;
 BEGIN ISOLATION LEVEL REPEATABLE READ;
 ALTER TABLE p ADD COLUMN c int;

@@ -2,6 +2,8 @@
 CREATE TABLE t (id int PRIMARY KEY);
 SELECT cachetag.track('t', 't:{id}') IS NOT NULL AS tracked;
 INSERT INTO t VALUES (1);
+-- Of an epoch before the last that was reported here, whichever daemon it was.
+SELECT cachetag.report('{"epoch": 1767225601}'), cachetag.report('{"epoch": 1767225600}'), cachetag.report('{}');
 SELECT current_database() AS db, current_setting('unix_socket_directories') AS socket \gset
 \! $AS_POSTGRES "$BINDIR/pg_basebackup" -D "$PGHOST/standby" -U postgres -h "$PGHOST" -p 5432 -R -c fast
 \! $AS_POSTGRES sh -c 'echo "port = 5433" >>"$PGHOST/standby/postgresql.conf"; "$BINDIR/pg_ctl" -D "$PGHOST/standby" -l "$PGHOST/standby.log" -w start' >/dev/null
@@ -11,6 +13,10 @@ SELECT pg_current_wal_flush_lsn() AS lsn, '1767225600.' || lpad((pg_current_wal_
 DO $$ BEGIN WHILE (SELECT count(*) FROM t) < 2 LOOP PERFORM pg_sleep(0.05); END LOOP; END $$;
 SELECT pg_is_in_recovery(), cachetag.covers(:'token');
 SELECT cachetag.covers('1767225600.' || lpad((:'lsn'::pg_lsn - '0/0'::pg_lsn + 100000000)::text, 20, '0'));
+-- A standby that a failover has left behind, with commits that are lost, may have got further than the promoted server: but it does not hear of its epochs.
+SELECT cachetag.covers('1767225601.00000000000000000001'), cachetag.covers('1767225602.00000000000000000001'), cachetag.as_of('1767225602.00000000000000000001');
+SELECT cachetag.capture_begin('1767225602.00000000000000000001') \g /dev/null
+SELECT cacheable, reasons FROM cachetag.capture_end();
 BEGIN ISOLATION LEVEL REPEATABLE READ;
 SELECT cachetag.covers(:'token');
 COMMIT;

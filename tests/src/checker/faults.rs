@@ -8,7 +8,7 @@ use redis::cmd;
 use tokio_postgres::Client;
 
 use super::schema::{KEYS, rows_of};
-
+use super::standby::Standby;
 use super::world::World;
 use crate::fault::proxy::Traffic;
 use crate::fault::{Fault, PostgresFault, RedisFault};
@@ -127,6 +127,8 @@ pub struct Faults<'a> {
     world: &'a World,
     stack: &'a mut Stack,
     daemon: &'a DaemonOptions,
+    /// The standby has commits that were lost: it follows nobody any more.
+    left_behind: bool,
 }
 
 fn ms(milliseconds: u64) -> Duration {
@@ -144,11 +146,18 @@ async fn until(mut probe: impl AsyncFnMut() -> bool) {
 impl<'a> Faults<'a> {
     /// Of this stack, whose daemons start this way.
     pub fn new(world: &'a World, stack: &'a mut Stack, daemon: &'a DaemonOptions) -> Faults<'a> {
-        Faults { world, stack, daemon }
+        Faults { world, stack, daemon, left_behind: false }
     }
 
     /// Lets it happen, and mends it.
     pub async fn happen(&mut self, kind: Kind, random: &mut Random) {
+        if std::mem::take(&mut self.left_behind) {
+            // Until now fillers have met it.
+            let standby = Standby::start(self.stack).await;
+            if let Some(former) = self.world.standby.replace(Some(standby)) {
+                former.end();
+            }
+        }
         let longest = self.world.options.outage * if random.percent(5) { 20 } else { 1 };
         let time = ms(20) + random.up_to(longest);
         if kind.makes_redis_go_back() {
@@ -247,6 +256,7 @@ impl<'a> Faults<'a> {
             }
         }
         world.commits_are_lost();
+        self.left_behind = world.options.standby;
     }
 
     async fn hold_commits(&self, hold: bool) {

@@ -77,7 +77,7 @@ impl Filler {
         let Missed { object, asked, .. } = *missed;
         let token = missed.token.clone();
         self.dawdle().await;
-        if self.world.standby_url.is_some() && self.random.percent(8) {
+        if self.world.options.standby && self.random.percent(8) {
             if self.standby.as_ref().is_none_or(|client| client.is_closed()) {
                 self.standby = self.world.standby().await.map(Rc::new);
             }

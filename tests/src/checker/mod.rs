@@ -82,7 +82,7 @@ pub async fn run(options: Options) -> Report {
     let setup = setup.schema(&schema.sql).schema(probe::SCHEMA).daemon(daemon.clone());
     let mut stack = Stack::start(setup).await;
     let standby = if options.standby { Some(Standby::start(&mut stack).await) } else { None };
-    let world = Rc::new(World::new(options, schema, &stack, standby.as_ref()));
+    let world = Rc::new(World::new(options, schema, &stack, standby));
     let local = LocalSet::new();
     local
         .run_until(async {

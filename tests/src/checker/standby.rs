@@ -28,6 +28,14 @@ impl Standby {
         Standby { postgres }
     }
 
+    /// Ends it. A long run has many, each with its log.
+    pub fn end(self) {
+        let data = self.postgres.data().to_owned();
+        drop(self.postgres);
+        // A child that still lives may write there; all goes in the end.
+        std::fs::remove_dir_all(data).ok();
+    }
+
     /// The URL of its database.
     pub fn url(&self) -> String {
         self.postgres.url(DATABASE)

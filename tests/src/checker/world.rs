@@ -59,7 +59,7 @@ pub struct World {
     pub report: RefCell<Report>,
     pub postgres_url: String,
     pub redis_url: String,
-    pub standby_url: Option<String>,
+    pub standby: RefCell<Option<Standby>>,
     /// Held for reading by whoever changes rows of a table, and for writing by whoever empties it.
     pub emptying: Vec<tokio::sync::RwLock<()>>,
     /// The rows as they are, for the connection that changes them.
@@ -86,7 +86,7 @@ pub struct World {
 }
 
 impl World {
-    pub fn new(options: Options, schema: Schema, stack: &Stack, standby: Option<&Standby>) -> World {
+    pub fn new(options: Options, schema: Schema, stack: &Stack, standby: Option<Standby>) -> World {
         let tables = schema.tables.len();
         World {
             mix: options.profile.mix(),
@@ -95,7 +95,7 @@ impl World {
             report: RefCell::new(Report { seed: options.seed, ..Report::default() }),
             postgres_url: stack.app_postgres_url(),
             redis_url: stack.app_redis_url(),
-            standby_url: standby.map(Standby::url),
+            standby: RefCell::new(standby),
             emptying: (0..tables).map(|_| tokio::sync::RwLock::new(())).collect(),
             rows: RefCell::new(vec![vec![None; KEYS]; tables]),
             redis_generation: Cell::new(0),
@@ -185,7 +185,8 @@ impl World {
 
     /// A connection to the standby, if it takes one now.
     pub async fn standby(&self) -> Option<Client> {
-        connect(self.standby_url.as_ref()?).await
+        let url = self.standby.borrow().as_ref()?.url();
+        connect(&url).await
     }
 
     /// A connection to Redis, however long it takes; nothing when the run is over.

@@ -6,7 +6,9 @@ use cachetag_client::{Cache, Load, ReadOptions, Reader, Session, Source};
 use cachetag_tests::fault::{
     Fault, PostgresFault, RedisFault, Replica, kill9, promote, proxy, standby_of, standby_with, wait_replayed,
 };
-use cachetag_tests::{DaemonOptions, GetOptions, Installation, Lsn, Stack, StackOptions, eventually, lsn};
+use cachetag_tests::{
+    DATABASE, DaemonOptions, GetOptions, Installation, Lsn, Stack, StackOptions, eventually, lsn, lsn_of_version,
+};
 use deadpool_postgres::{Manager, Pool};
 use tokio_postgres::NoTls;
 
@@ -77,7 +79,7 @@ async fn a_value_that_a_failover_lost_is_not_hit() {
 
 /// A server that has taken the place of one that was far ahead of it, and that the daemon has not met yet; and the last position of the former. `before`
 /// is done before that.
-async fn promoted_behind_the_daemon<T>(before: impl AsyncFnOnce(&Stack) -> T) -> (Stack, Lsn, T) {
+async fn promoted_behind_the_daemon<T>(before: impl AsyncFnOnce(&mut Stack) -> T) -> (Stack, Lsn, T) {
     let options = StackOptions::new().proxied().schema(ITEMS);
     let mut stack = Stack::start(options.daemon(DaemonOptions::new().max_lag(MAX_LAG))).await;
     let data = stack.new_home().join("data");
@@ -92,7 +94,7 @@ async fn promoted_behind_the_daemon<T>(before: impl AsyncFnOnce(&Stack) -> T) ->
     }
     let lost = stack.commit("UPDATE items SET price = 666 WHERE id = 2").await;
     stack.wait_caught_up(lost).await;
-    let done = before(&stack).await;
+    let done = before(&mut stack).await;
     stack.daemon().pause();
     kill9(&mut stack.postgres).await;
     promote(&standby).await;
@@ -106,7 +108,7 @@ async fn promoted_behind_the_daemon<T>(before: impl AsyncFnOnce(&Stack) -> T) ->
 #[tokio::test]
 async fn a_position_of_the_promoted_server_is_not_covered_by_the_old_one() {
     let (mut stack, lost, ()) =
-        promoted_behind_the_daemon(async |stack: &Stack| stack.fill("i1", "10", &["item:1"]).await).await;
+        promoted_behind_the_daemon(async |stack: &mut Stack| stack.fill("i1", "10", &["item:1"]).await).await;
     let position = stack.value("SELECT cachetag.position()").await;
     let (timeline, place) = position.split_once('@').expect("a timeline");
     assert_eq!(timeline, stack.value(TIMELINE).await);
@@ -155,7 +157,7 @@ async fn a_session_that_has_read_from_the_promoted_server_stays_in_its_history()
         let read = reader.get_or_load(key, load).await.expect("a price");
         (*read, read.metadata().source())
     }
-    let (mut stack, _, cache) = promoted_behind_the_daemon(async |stack: &Stack| {
+    let (mut stack, _, cache) = promoted_behind_the_daemon(async |stack: &mut Stack| {
         let cache =
             Cache::builder().redis(stack.app_redis_url()).max_lag(PATIENCE * 10).beta(0.0).build().expect("a cache");
         assert!(cache.ready(PATIENCE).await, "the feed is not live");
@@ -180,6 +182,31 @@ async fn a_session_that_has_read_from_the_promoted_server_stays_in_its_history()
     assert_eq!(read("page").await.0, 11);
     assert!(session.position().expect("a position").to_string().contains('@'));
     stack.daemon().resume();
+}
+
+/// Another standby has what the failover lost, and is ahead of the promoted server: whatever it shows is of a history that is over.
+#[tokio::test]
+async fn a_standby_that_a_failover_left_behind_covers_no_token() {
+    let (mut stack, lost, (behind, former)) = promoted_behind_the_daemon(async |stack: &mut Stack| {
+        let data = stack.new_home().join("data");
+        let standby = standby_of(&stack.postgres, &data, stack.postgres.port()).await;
+        wait_replayed(stack, &standby).await;
+        (standby, stack.get("i1").await.token)
+    })
+    .await;
+    let client = behind.connect(DATABASE).await.expect("a standby answers");
+    let covers = async |token: &str| -> bool {
+        client.query_one("SELECT cachetag.covers($1)", &[&token]).await.expect("an answer").get(0)
+    };
+    assert!(covers(&former).await, "{former} is of its own history");
+    stack.daemon().resume();
+    let token = eventually("a token of the promoted server", PATIENCE, async || {
+        let token = stack.cache().await.get("i1").await.ok()?.token;
+        (token > former && !token.is_empty() && token[..10] > former[..10]).then_some(token)
+    })
+    .await;
+    assert!(lsn_of_version(&token) < lost, "{token} lies before {lost}, which that standby has replayed");
+    assert!(!covers(&token).await);
 }
 
 /// From version 17 on the slot comes along; it is on another timeline all the same.
