@@ -59,7 +59,7 @@ on_postgres_17() {
     bin=$(scripts/postgres.sh 17) || return
     PG_CONFIG=$bin/pg_config extension/test/run.sh || return
     CACHETAG_PG_BIN=$bin cargo test --release --quiet -p cachetag-tests --test faults --test schema -- \
-        failover windows --test-threads="$threads"
+        failover windows --test-threads=$((threads * 2))
 }
 
 step "core, daemon and client: unit and property tests" cargo test --release --quiet -p cachetag-core -p cachetag-invalidator -p cachetag-client
