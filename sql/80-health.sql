@@ -203,11 +203,11 @@ CREATE FUNCTION cachetag.last_report() RETURNS jsonb
     LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     SELECT jsonb_build_object('reported_at', l.at) || l.body FROM cachetag.report l
 $$;
+COMMENT ON FUNCTION cachetag.last_report() IS 'the last report of the daemon, with the time of it; NULL if there is none';
+
 -- Of several caches each has a daemon and epochs of its own.
 CREATE FUNCTION cachetag._newest_epoch() RETURNS bigint
     LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$ SELECT l.epoch FROM cachetag.report l $$;
-
-COMMENT ON FUNCTION cachetag.last_report() IS 'the last report of the daemon, with the time of it; NULL if there is none';
 
 CREATE FUNCTION cachetag.status(slot name DEFAULT 'cachetag') RETURNS TABLE (
     slot_name name, slot_exists boolean, active boolean, wal_status text, retained_bytes bigint, confirmed_flush_lsn pg_lsn, lag_bytes bigint,

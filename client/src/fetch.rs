@@ -10,7 +10,7 @@ use crate::codec::Typed;
 use crate::engine::Engine;
 use crate::fill::{Item, Luggage, Quest};
 use crate::flight::Terms;
-use crate::l2::{self, BypassCause, Got, Kind, MissCause, RawEntry, Reading, State, TagReading, Verdict};
+use crate::l2::{self, BypassCause, Got, Kind, MissCause, RawEntry, Reading, State, Verdict};
 use crate::observe::{Access, Event, Layer, MissReason};
 use crate::shard::{Unit, decode};
 
@@ -149,9 +149,6 @@ impl Engine {
         names.sort_unstable();
         names.dedup();
         let tags = if names.is_empty() { None } else { Some(unit.ask(unit.redis.tags(names.iter().copied())).await) };
-        let value_of = |tags: &TagReading, name: &str| {
-            names.binary_search(&name).ok().and_then(|at| tags.values.get(at).copied().flatten())
-        };
         // A token only where Redis vouches for something at all.
         let token = match l2::judge(None, &state, &[], now_ms, &l2::Terms { at_least: None, ..conditions }) {
             Verdict::Bypass(_) => None,
@@ -168,8 +165,7 @@ impl Engine {
                 (Some(_), Some(Ok(_))) => Verdict::Miss(MissCause::AtLeast),
                 (Some(entry), Some(Err(MissReason::Feed | MissReason::Lag))) => match &tags {
                     Some(Ok(tags)) => {
-                        let found: Vec<_> = entry.keys().map(|name| value_of(tags, name)).collect();
-                        l2::judge(Some(entry), &tags.state, &found, tags.now_ms, &conditions)
+                        l2::judge(Some(entry), &tags.state, &tags.of(&names, entry), tags.now_ms, &conditions)
                     }
                     Some(Err(reason)) => {
                         judged.push(Err(*reason));

@@ -5,9 +5,10 @@ use std::future::Future;
 use std::pin::Pin;
 use std::time::SystemTime;
 
-use crate::options::AtLeast;
 use bytes::Bytes;
 use cachetag_core::{Tag, Version};
+
+use crate::options::AtLeast;
 
 /// What a layer keeps for a key. Nothing in it may change between `put` and `get`.
 ///

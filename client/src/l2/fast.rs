@@ -27,6 +27,14 @@ pub struct TagReading {
     pub values: Vec<Option<TagValue>>,
 }
 
+impl TagReading {
+    /// The values of the keys of an entry, where `names` are those that were read, in order.
+    pub(crate) fn of(&self, names: &[&str], entry: &RawEntry) -> Vec<Option<TagValue>> {
+        let value = |name| names.binary_search(&name).ok().and_then(|at| self.values.get(at).copied().flatten());
+        entry.keys().map(value).collect()
+    }
+}
+
 /// An entry and the verdict on it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Fast {

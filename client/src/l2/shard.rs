@@ -280,10 +280,7 @@ impl Shard {
             .map(|(entry, verdict)| match (verdict, &tags) {
                 (Some(verdict), _) => verdict,
                 (None, Some(tags)) => {
-                    let value = |name: &str| {
-                        names.binary_search(&name).ok().and_then(|at| tags.values.get(at).copied().flatten())
-                    };
-                    let values: Vec<_> = entry.iter().flat_map(RawEntry::keys).map(value).collect();
+                    let values = entry.as_ref().map(|entry| tags.of(&names, entry)).unwrap_or_default();
                     judge(entry.as_ref(), &tags.state, &values, tags.now_ms, terms)
                 }
                 // Of entries without tags alone.

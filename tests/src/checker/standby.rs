@@ -5,7 +5,7 @@ use std::time::Duration;
 use cachetag_invalidator::dev::Postgres;
 
 use crate::Stack;
-use crate::fault::standby_of;
+use crate::fault::{discard, standby_of};
 use crate::stack::DATABASE;
 
 /// How much later than the primary it shows a commit.
@@ -28,12 +28,9 @@ impl Standby {
         Standby { postgres }
     }
 
-    /// Ends it. A long run has many, each with its log.
+    /// Ends it and removes its data.
     pub fn end(self) {
-        let data = self.postgres.data().to_owned();
-        drop(self.postgres);
-        // A child that still lives may write there; all goes in the end.
-        std::fs::remove_dir_all(data).ok();
+        discard(self.postgres);
     }
 
     /// The URL of its database.

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 pub use self::daemon::DaemonFault;
 pub use self::network::{Harm, Link, Proxies};
-pub use self::postgres::{Frozen, PostgresFault, kill9, promote, standby_of, standby_with, wait_replayed};
+pub use self::postgres::{Frozen, PostgresFault, discard, kill9, promote, standby_of, standby_with, wait_replayed};
 pub use self::redis::{Eviction, Keys, RedisFault, Replica, evict, fill_memory, forget_snapshot, save};
 pub use self::sentinel::Sentinel;
 use crate::cache::Cache;

@@ -278,9 +278,13 @@ async fn fail_over(stack: &mut Stack, lag: Option<Duration>) {
         Some(_) => kill9(&mut stack.postgres).await,
     }
     promote(&standby).await;
-    let former = stack.replace_postgres(standby);
-    let data = former.data().to_owned();
-    drop(former);
-    // A long run has many of these, each with its log. A child that still lives may write there; all goes in the end.
+    discard(stack.replace_postgres(standby));
+}
+
+/// Ends a server and removes its data: a long run has many, each with its log.
+pub fn discard(postgres: Postgres) {
+    let data = postgres.data().to_owned();
+    drop(postgres);
+    // A child that still lives may write there; all goes in the end.
     std::fs::remove_dir_all(data).ok();
 }
